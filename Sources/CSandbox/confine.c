@@ -1,0 +1,365 @@
+/* What is done to a process between clone and exec. Single-threaded; see csandbox.h for the order. */
+#define _GNU_SOURCE
+#include "csandbox.h"
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef SYS_landlock_create_ruleset
+#define SYS_landlock_create_ruleset 444
+#define SYS_landlock_add_rule 445
+#define SYS_landlock_restrict_self 446
+#endif
+
+/* include/uapi/linux/landlock.h, ABI 7; older headers lack the later members, and the kernel is told the size. */
+struct landlock_ruleset {
+    uint64_t handled_access_fs;
+    uint64_t handled_access_net; /* ABI 4 */
+    uint64_t scoped;             /* ABI 6 */
+};
+struct landlock_path {
+    uint64_t allowed_access;
+    int32_t parent_fd;
+} __attribute__((packed));
+
+enum {
+    LL_EXECUTE = 1 << 0,
+    LL_WRITE_FILE = 1 << 1,
+    LL_READ_FILE = 1 << 2,
+    LL_READ_DIR = 1 << 3,
+    LL_ALL_ABI1 = (1 << 13) - 1,
+    LL_MAKE_CHAR = 1 << 6,
+    LL_MAKE_BLOCK = 1 << 11,
+    LL_REFER = 1 << 13,     /* ABI 2 */
+    LL_TRUNCATE = 1 << 14,  /* ABI 3 */
+    LL_IOCTL_DEV = 1 << 15, /* ABI 5 */
+};
+
+int krux_landlock_abi(void) {
+    long abi = syscall(SYS_landlock_create_ruleset, (void *)0, 0, 1U /* LANDLOCK_CREATE_RULESET_VERSION */);
+    return abi < 0 ? 0 : (int)abi;
+}
+
+static int write_file(const char *path, const char *text) {
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    ssize_t count = write(fd, text, strlen(text));
+    int error = count < 0 ? -errno : 0;
+    close(fd);
+    return error;
+}
+
+int krux_map_identity(uid_t uid, gid_t gid) {
+    char line[64];
+    snprintf(line, sizeof line, "%u %u 1\n", uid, uid);
+    int error = write_file("/proc/self/uid_map", line);
+    if (error < 0) return error;
+    error = write_file("/proc/self/setgroups", "deny");
+    if (error < 0) return error;
+    snprintf(line, sizeof line, "%u %u 1\n", gid, gid);
+    return write_file("/proc/self/gid_map", line);
+}
+
+/* Directories of the system, read-only and executable. What is a symbolic link outside is the same link inside. */
+static const char *const system_directories[] = {
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", NULL};
+
+/* The part of /etc that programs need and that holds nobody's secrets. */
+static const char *const configuration_files[] = {
+    "/etc/passwd", "/etc/group", "/etc/hosts", "/etc/nsswitch.conf", "/etc/localtime", "/etc/timezone",
+    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/ssl/certs",
+    "/etc/ca-certificates", "/etc/ca-certificates.conf", "/etc/ssl/openssl.cnf", "/etc/mime.types", "/etc/os-release",
+    "/etc/services", "/etc/protocols", "/etc/terminfo", "/etc/inputrc", "/etc/bash.bashrc", "/etc/profile",
+    "/etc/gitconfig", "/etc/magic", "/etc/python3", "/etc/perl", "/etc/java-11-openjdk", "/etc/java-17-openjdk",
+    "/etc/java-21-openjdk", NULL};
+
+static const char *const devices[] = {"null", "zero", "full", "random", "urandom", NULL};
+
+static int make_directories(const char *path) {
+    char copy[4096];
+    if (strlen(path) >= sizeof copy) return -ENAMETOOLONG;
+    strcpy(copy, path);
+    for (char *cursor = copy + 1;; cursor++) {
+        if (*cursor != '/' && *cursor != 0) continue;
+        char saved = *cursor;
+        *cursor = 0;
+        if (mkdir(copy, 0755) < 0 && errno != EEXIST) return -errno;
+        *cursor = saved;
+        if (saved == 0) return 0;
+    }
+}
+
+/* Mount flags that a less privileged namespace must keep when it remounts. */
+static unsigned long locked_flags(const char *path) {
+    struct statvfs status;
+    if (statvfs(path, &status) < 0) return 0;
+    unsigned long flags = 0;
+    if (status.f_flag & ST_NOSUID) flags |= MS_NOSUID;
+    if (status.f_flag & ST_NODEV) flags |= MS_NODEV;
+    if (status.f_flag & ST_NOEXEC) flags |= MS_NOEXEC;
+    if (status.f_flag & ST_NOATIME) flags |= MS_NOATIME;
+    if (status.f_flag & ST_NODIRATIME) flags |= MS_NODIRATIME;
+    if (status.f_flag & ST_RELATIME) flags |= MS_RELATIME;
+    return flags;
+}
+
+static int bind(const char *source, const char *target, int read_only) {
+    if (mount(source, target, NULL, MS_BIND | MS_REC | MS_SILENT, NULL) < 0) return -errno;
+    unsigned long flags = MS_BIND | MS_REMOUNT | MS_NOSUID | MS_SILENT | locked_flags(target);
+    if (read_only) flags |= MS_RDONLY;
+    if (mount("none", target, NULL, flags, NULL) < 0) return -errno;
+    return 0;
+}
+
+/* Shows `path` of the machine at the same place of the new root. What is not there is left out. */
+static int show(const char *path) {
+    char source[4096], target[4096];
+    snprintf(source, sizeof source, "/oldroot%s", path);
+    snprintf(target, sizeof target, "/newroot%s", path);
+    struct stat status;
+    if (lstat(source, &status) < 0) return errno == ENOENT || errno == EACCES ? 0 : -errno;
+    char *slash = strrchr(target, '/');
+    if (slash > target + strlen("/newroot")) {
+        *slash = 0;
+        int error = make_directories(target);
+        if (error < 0) return error;
+        *slash = '/';
+    }
+    if (S_ISLNK(status.st_mode)) {
+        char link[4096];
+        ssize_t length = readlink(source, link, sizeof link - 1);
+        if (length < 0) return -errno;
+        link[length] = 0;
+        return symlink(link, target) < 0 && errno != EEXIST ? -errno : 0;
+    }
+    if (S_ISDIR(status.st_mode)) {
+        if (mkdir(target, 0755) < 0 && errno != EEXIST) return -errno;
+    } else {
+        int fd = open(target, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+        if (fd < 0) return -errno;
+        close(fd);
+    }
+    return bind(source, target, 1);
+}
+
+static int build_devices(void) {
+    if (mkdir("/newroot/dev", 0755) < 0) return -errno;
+    for (const char *const *name = devices; *name; name++) {
+        char source[256], target[256];
+        snprintf(source, sizeof source, "/oldroot/dev/%s", *name);
+        snprintf(target, sizeof target, "/newroot/dev/%s", *name);
+        int fd = open(target, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
+        if (fd < 0) return -errno;
+        close(fd);
+        if (mount(source, target, NULL, MS_BIND | MS_SILENT, NULL) < 0) return -errno;
+    }
+    if (symlink("/proc/self/fd", "/newroot/dev/fd") < 0) return -errno;
+    if (symlink("/proc/self/fd/0", "/newroot/dev/stdin") < 0) return -errno;
+    if (symlink("/proc/self/fd/1", "/newroot/dev/stdout") < 0) return -errno;
+    if (symlink("/proc/self/fd/2", "/newroot/dev/stderr") < 0) return -errno;
+    return 0;
+}
+
+int krux_build_root(const struct krux_launch *launch) {
+    char text[4200];
+    /* Nothing done here reaches the machine's own mounts, and nothing mounted there later appears here. */
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE | MS_SILENT, NULL) < 0) return -errno;
+    if (mount("tmpfs", "/tmp", "tmpfs", MS_NODEV | MS_NOSUID | MS_SILENT, "mode=0755,size=4m") < 0) return -errno;
+    if (mkdir("/tmp/newroot", 0755) < 0 || mkdir("/tmp/oldroot", 0755) < 0) return -errno;
+    if (mount("tmpfs", "/tmp/newroot", "tmpfs", MS_NODEV | MS_NOSUID | MS_SILENT, "mode=0755,size=4m") < 0)
+        return -errno;
+    if (syscall(SYS_pivot_root, "/tmp", "/tmp/oldroot") < 0) return -errno;
+    if (chdir("/") < 0) return -errno;
+
+    for (const char *const *path = system_directories; *path; path++) {
+        int error = show(*path);
+        if (error < 0) return error;
+    }
+    if (mkdir("/newroot/etc", 0755) < 0) return -errno;
+    for (const char *const *path = configuration_files; *path; path++) {
+        int error = show(*path);
+        if (error < 0) return error;
+    }
+    int error = build_devices();
+    if (error < 0) return error;
+
+    /* A private /tmp, gone with the process. */
+    if (mkdir("/newroot/tmp", 01777) < 0) return -errno;
+    snprintf(text, sizeof text, "mode=1777,size=%llu", (unsigned long long)launch->limits.tmp_bytes);
+    if (mount("tmpfs", "/newroot/tmp", "tmpfs", MS_NODEV | MS_NOSUID | MS_SILENT, text) < 0) return -errno;
+
+    /* This namespace's own processes and no others. Some containers forbid it; then there is no /proc at all. */
+    if (mkdir("/newroot/proc", 0555) < 0) return -errno;
+    (void)!mount("proc", "/newroot/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SILENT, NULL);
+
+    /* The workspace. A descriptor of another mount namespace cannot be bound, so its path is, and the result must be
+     * the same directory. */
+    char workspace[4200], source[4200] = "/oldroot";
+    struct stat wanted, found;
+    snprintf(text, sizeof text, "/oldroot/proc/self/fd/%d", launch->workspace_fd);
+    ssize_t length = readlink(text, source + strlen("/oldroot"), sizeof source - strlen("/oldroot") - 1);
+    if (length < 0 || fstat(launch->workspace_fd, &wanted) < 0) return -errno;
+    source[strlen("/oldroot") + (size_t)length] = 0;
+    if (snprintf(workspace, sizeof workspace, "/newroot%s", launch->workspace) >= (int)sizeof workspace)
+        return -ENAMETOOLONG;
+    error = make_directories(workspace);
+    if (error < 0) return error;
+    error = bind(source, workspace, 0);
+    if (error < 0) return error;
+    if (stat(workspace, &found) < 0) return -errno;
+    if (found.st_dev != wanted.st_dev || found.st_ino != wanted.st_ino) return -ESTALE;
+
+    if (umount2("/oldroot", MNT_DETACH) < 0) return -errno;
+    if (chdir("/newroot") < 0) return -errno;
+    if (syscall(SYS_pivot_root, ".", ".") < 0) return -errno;
+    if (umount2(".", MNT_DETACH) < 0) return -errno;
+    /* The root itself is written no more. */
+    if (mount("none", "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_SILENT, NULL) < 0)
+        return -errno;
+    return chdir("/") < 0 ? -errno : 0;
+}
+
+static int limit(int resource, uint64_t value) {
+    struct rlimit current, wanted;
+    if (getrlimit(resource, &current) < 0) return -errno;
+    wanted.rlim_cur = wanted.rlim_max = value < current.rlim_max ? value : current.rlim_max;
+    return setrlimit(resource, &wanted) < 0 ? -errno : 0;
+}
+
+static int apply_limits(const struct krux_limits *limits) {
+    int error = limit(RLIMIT_CORE, 0);
+    if (error == 0) error = limit(RLIMIT_CPU, limits->cpu_seconds);
+    if (error == 0) error = limit(RLIMIT_FSIZE, limits->file_bytes);
+    if (error == 0) error = limit(RLIMIT_NOFILE, limits->open_files);
+    if (error == 0) error = limit(RLIMIT_NPROC, limits->processes);
+    if (error == 0) error = limit(RLIMIT_AS, limits->address_space);
+    if (error == 0) error = limit(RLIMIT_MEMLOCK, 65536);
+    return error;
+}
+
+static int allow(int ruleset, const char *path, uint64_t access, int required) {
+    int fd = open(path, O_PATH | O_CLOEXEC);
+    if (fd < 0) return required ? -errno : 0;
+    struct stat status;
+    if (fstat(fd, &status) == 0 && !S_ISDIR(status.st_mode))
+        access &= LL_EXECUTE | LL_WRITE_FILE | LL_READ_FILE | LL_TRUNCATE | LL_IOCTL_DEV;
+    struct landlock_path rule = {.allowed_access = access, .parent_fd = fd};
+    long result = syscall(SYS_landlock_add_rule, ruleset, 1 /* LANDLOCK_RULE_PATH_BENEATH */, &rule, 0);
+    int error = result < 0 ? -errno : 0;
+    close(fd);
+    return error;
+}
+
+static int apply_landlock(const char *workspace) {
+    int abi = krux_landlock_abi();
+    if (abi < 1) return -ENOSYS;
+    struct landlock_ruleset rules = {.handled_access_fs = LL_ALL_ABI1};
+    size_t size = sizeof rules.handled_access_fs;
+    if (abi >= 2) rules.handled_access_fs |= LL_REFER;
+    if (abi >= 3) rules.handled_access_fs |= LL_TRUNCATE;
+    if (abi >= 5) rules.handled_access_fs |= LL_IOCTL_DEV;
+    if (abi >= 4) {
+        rules.handled_access_net = 3; /* bind and connect of TCP; no rule allows any */
+        size = offsetof(struct landlock_ruleset, scoped);
+    }
+    if (abi >= 6) {
+        rules.scoped = 3; /* abstract sockets and signals stay inside */
+        size = sizeof rules;
+    }
+    int ruleset = (int)syscall(SYS_landlock_create_ruleset, &rules, size, 0);
+    if (ruleset < 0) return -errno;
+    uint64_t read = LL_EXECUTE | LL_READ_FILE | LL_READ_DIR;
+    /* Everything but device nodes. */
+    uint64_t write = rules.handled_access_fs & ~(uint64_t)(LL_MAKE_CHAR | LL_MAKE_BLOCK | LL_IOCTL_DEV);
+    int error = allow(ruleset, workspace, write, 1);
+    if (error == 0) error = allow(ruleset, "/tmp", write, 1);
+    for (const char *const *path = system_directories; error == 0 && *path; path++)
+        error = allow(ruleset, *path, read, 0);
+    if (error == 0) error = allow(ruleset, "/etc", LL_READ_FILE | LL_READ_DIR, 1);
+    if (error == 0) error = allow(ruleset, "/proc", LL_READ_FILE | LL_READ_DIR, 1);
+    if (error == 0) error = allow(ruleset, "/", LL_READ_DIR, 1);
+    for (const char *const *name = devices; error == 0 && *name; name++) {
+        char path[64];
+        snprintf(path, sizeof path, "/dev/%s", *name);
+        error = allow(ruleset, path, LL_READ_FILE | LL_WRITE_FILE | (rules.handled_access_fs & LL_TRUNCATE), 1);
+    }
+    if (error == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) < 0) error = -errno;
+    close(ruleset);
+    return error;
+}
+
+static int drop_privileges(void) {
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) return -errno;
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 && errno != EINVAL) return -errno;
+    for (int capability = 0; capability < 64; capability++) {
+        if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0) {
+            if (errno == EINVAL) break; /* past the last one this kernel has */
+            return -errno;
+        }
+    }
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[2];
+    memset(none, 0, sizeof none);
+    return syscall(SYS_capset, &header, none) < 0 ? -errno : 0;
+}
+
+static void reset_signals(void) {
+    for (int number = 1; number < 65; number++) signal(number, SIG_DFL);
+    sigset_t empty;
+    sigemptyset(&empty);
+    sigprocmask(SIG_SETMASK, &empty, NULL);
+}
+
+int krux_confine_and_exec(const struct krux_launch *launch, uint32_t *failed) {
+    setsid();
+    umask(077);
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    *failed = KRUX_STEP_DIRECTORY;
+    if (null < 0 || dup2(null, 0) < 0 || dup2(launch->stdout_fd, 1) < 0 || dup2(launch->stderr_fd, 2) < 0)
+        return -errno;
+    /* Everything else closes at exec; the status descriptor is needed until then. */
+    if (syscall(SYS_close_range, 3, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */) < 0) return -errno;
+    if (chdir(launch->workspace) < 0) return -errno;
+    if (launch->directory[0]) {
+        int fd = krux_openat2(AT_FDCWD, launch->directory, O_PATH | O_DIRECTORY | O_CLOEXEC, 0,
+                              0x08 | 0x04 | 0x02 /* BENEATH, NO_SYMLINKS, NO_MAGICLINKS */);
+        if (fd < 0) return fd;
+        if (fchdir(fd) < 0) return -errno;
+    }
+    *failed = KRUX_STEP_LIMITS;
+    int error = apply_limits(&launch->limits);
+    if (error < 0) return error;
+    *failed = KRUX_STEP_PRIVILEGES;
+    error = drop_privileges();
+    if (error < 0) return error;
+    *failed = KRUX_STEP_LANDLOCK;
+    error = apply_landlock(launch->workspace);
+    if (error < 0) return error;
+    reset_signals();
+    *failed = KRUX_STEP_EXEC;
+    execvpe(launch->arguments[0], (char *const *)launch->arguments, (char *const *)launch->environment);
+    return -errno;
+}
+
+int krux_exec_failed(int status_fd) {
+    /* The read end is the gateway's: whether something was written shows in the pipe's fill level. */
+    int bytes = 0;
+    if (ioctl(status_fd, 0x541B /* FIONREAD */, &bytes) < 0) return 0;
+    return bytes > 0;
+}

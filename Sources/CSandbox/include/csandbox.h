@@ -1,0 +1,87 @@
+/* The launcher that confines every process an agent starts.
+ *
+ * It is C because it runs where Swift cannot: in a single-threaded process, forked before the Swift runtime starts a
+ * thread (the zygote), between clone and exec. The zygote holds no secret and no descriptor but its socket.
+ *
+ * One launch, in order. Each step that fails ends the launch and is reported by name:
+ *   clone      new user, mount, pid, net, ipc and uts namespaces
+ *   identity   the caller's uid and gid, alone, mapped to themselves
+ *   root       a new root of read-only system directories, a private /tmp and /dev, and the workspace
+ *   limits     resource limits
+ *   landlock   write below the workspace and /tmp only, read below the new root only; TCP, signals and abstract
+ *              sockets where the kernel's ABI has them
+ *   privileges no_new_privs, every capability dropped
+ *   exec       the program
+ */
+#ifndef KRUX_CSANDBOX_H
+#define KRUX_CSANDBOX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum krux_step {
+    KRUX_STEP_NONE = 0,
+    KRUX_STEP_CLONE,
+    KRUX_STEP_IDENTITY,
+    KRUX_STEP_ROOT,
+    KRUX_STEP_LIMITS,
+    KRUX_STEP_LANDLOCK,
+    KRUX_STEP_PRIVILEGES,
+    KRUX_STEP_DIRECTORY,
+    KRUX_STEP_EXEC,
+};
+
+/* What comes back on the status descriptor: exactly one of these, or end of file when the process was killed. */
+struct krux_report {
+    uint32_t step;       /* enum krux_step that failed; KRUX_STEP_NONE: the program ran and ended */
+    int32_t error;       /* errno of the failed step */
+    int32_t wait_status; /* as waitpid gives it */
+    uint32_t landlock_abi;
+};
+
+struct krux_limits {
+    uint64_t cpu_seconds;
+    uint64_t file_bytes;
+    uint64_t open_files;
+    uint64_t processes;
+    uint64_t address_space;
+    uint64_t tmp_bytes;
+};
+
+/* A launch. Strings end with NUL, lists with a null pointer. */
+struct krux_launch {
+    const char *const *arguments; /* [0] is looked up in the new root's PATH unless it has a slash */
+    const char *const *environment;
+    const char *workspace; /* absolute path in the new root where the workspace is seen */
+    const char *directory; /* relative to the workspace: the working directory; empty for itself */
+    struct krux_limits limits;
+    int workspace_fd; /* O_PATH directory */
+    int stdout_fd;
+    int stderr_fd;
+    int status_fd;
+};
+
+/* Starts the zygote, once per process. A constructor does it before main for `kruxos serve` and `kruxos call`.
+ * Returns 0 or a negative errno. */
+int krux_zygote_start(void);
+
+/* Launches; the descriptors stay the caller's. Not for two threads at once. Returns a pidfd (the caller closes it) or
+ * a negative errno. */
+int krux_zygote_launch(const struct krux_launch *launch);
+
+/* The kernel's Landlock ABI; 0 when it has none. */
+int krux_landlock_abi(void);
+
+/* Sends a signal through a pidfd. Returns 0 or a negative errno. */
+int krux_pidfd_signal(int pidfd, int signal);
+
+/* openat2(2), which glibc does not wrap. `resolve` takes RESOLVE_* bits. Returns a descriptor or a negative errno. */
+int krux_openat2(int directory, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
+
+/* pipe2(2) with O_CLOEXEC. Returns 0 or a negative errno. */
+int krux_pipe(int ends[2]);
+
+/* renameat2(2) with flags. Returns 0 or a negative errno. */
+int krux_renameat2(int from_directory, const char *from, int to_directory, const char *to, unsigned int flags);
+
+#endif

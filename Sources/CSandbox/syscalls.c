@@ -1,0 +1,26 @@
+#define _GNU_SOURCE
+#include "csandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int krux_openat2(int directory, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve) {
+    struct open_how how = {.flags = flags, .mode = mode, .resolve = resolve};
+    long result = syscall(SYS_openat2, directory, path, &how, sizeof how);
+    return result < 0 ? -errno : (int)result;
+}
+
+int krux_renameat2(int from_directory, const char *from, int to_directory, const char *to, unsigned int flags) {
+    long result = syscall(SYS_renameat2, from_directory, from, to_directory, to, flags);
+    return result < 0 ? -errno : 0;
+}
+
+int krux_pidfd_signal(int pidfd, int signal) {
+    long result = syscall(SYS_pidfd_send_signal, pidfd, signal, (void *)0, 0);
+    return result < 0 ? -errno : 0;
+}
+
+int krux_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC) < 0 ? -errno : 0; }

@@ -1,0 +1,165 @@
+package import KruxCore
+package import KruxStore
+
+/// A call that waits for a person, or waited for one.
+package struct ApprovalRequest: Sendable {
+    package let number: Int64
+    /// `ap_001`.
+    package let id: String
+    package let state: ApprovalState
+    package let agent: String
+    package let session: String
+    package let capability: String
+    /// As they will be executed; not redacted.
+    package let arguments: JSONObject
+    /// What must be the same at execution.
+    package let binding: JSONObject
+    package let decision: JSONObject
+    package let requestedAt: Timestamp
+    package let decidedAt: Timestamp?
+    package let decidedBy: String?
+    package let decisionReason: String?
+    package let intent: Int64?
+    package let finishedAt: Timestamp?
+    /// What waits are answered with: `{data}` or `{error}`.
+    package let result: JSONObject?
+}
+
+/// The requests' table. Every change is one transition, in the caller's transaction beside its row of the record.
+package enum ApprovalQueue {
+    private static let columns =
+        "number, id, state, agent, session, capability, arguments, binding, decision, requested_at, decided_at, decided_by, decision_reason, intent, finished_at, result"
+
+    private static func request(_ row: SQLRow) throws -> ApprovalRequest {
+        func object(_ text: String) throws -> JSONObject {
+            guard let object = (try? JSONParser.parse(text))?.object else {
+                throw StoreError(.corrupt, "request \(row.text(1)) cannot be read")
+            }
+            return object
+        }
+        guard let state = ApprovalState(rawValue: row.text(2)) else {
+            throw StoreError(.corrupt, "request \(row.text(1)) is in no known state")
+        }
+        return ApprovalRequest(
+            number: row.int(0), id: row.text(1), state: state, agent: row.text(3), session: row.text(4),
+            capability: row.text(5), arguments: try object(row.text(6)), binding: try object(row.text(7)),
+            decision: try object(row.text(8)), requestedAt: Timestamp(microseconds: row.int(9)),
+            decidedAt: row.optionalInt(10).map(Timestamp.init(microseconds:)), decidedBy: row.optionalText(11),
+            decisionReason: row.optionalText(12), intent: row.optionalInt(13),
+            finishedAt: row.optionalInt(14).map(Timestamp.init(microseconds:)),
+            result: try row.optionalText(15).map(object))
+    }
+
+    package static func find(_ tx: any ReadTx, _ id: String) throws -> ApprovalRequest? {
+        try tx.first("SELECT \(columns) FROM approvals WHERE id = ?", [.text(id)], request)
+    }
+
+    /// - Throws: `StructuredError` `.notFound`.
+    package static func require(_ tx: any ReadTx, _ id: String) throws -> ApprovalRequest {
+        if let request = try find(tx, id) { return request }
+        throw StructuredError(
+            .notFound, "there is no approval request `\(id.prefix(64))`",
+            recovery: ["List requests with `kruxos approve list`."])
+    }
+
+    /// Requests in a state, or all; oldest first.
+    package static func list(
+        _ tx: any ReadTx, state: ApprovalState? = nil, agent: String? = nil, limit: Int64 = 1000
+    ) throws -> [ApprovalRequest] {
+        var terms: [String] = []
+        var arguments: [SQLValue] = []
+        if let state {
+            terms.append("state = ?")
+            arguments.append(.text(state.rawValue))
+        }
+        if let agent {
+            terms.append("agent = ?")
+            arguments.append(.text(agent))
+        }
+        let condition = terms.isEmpty ? "" : " WHERE " + terms.joined(separator: " AND ")
+        return try tx.rows(
+            "SELECT \(columns) FROM approvals\(condition) ORDER BY number LIMIT \(limit)", arguments, request)
+    }
+
+    /// The id the next request gets: `ap_001`, …, `ap_999`, `ap_1000`.
+    package static func nextID(_ tx: any ReadTx) throws -> (number: Int64, id: String) {
+        let number = try tx.first("SELECT coalesce(max(number), 0) + 1 FROM approvals") { $0.int(0) } ?? 1
+        let digits = "\(number)"
+        return (number, "ap_" + String(repeating: "0", count: max(0, 3 - digits.utf8.count)) + digits)
+    }
+
+    package struct NewRequest: Sendable {
+        package let agent: String, session: String, capability: String
+        package let arguments: JSONObject, binding: JSONObject
+        package let bindingDigest: [UInt8]
+        package let decision: JSONObject
+        package let now: Timestamp
+
+        package init(
+            agent: String, session: String, capability: String, arguments: JSONObject, binding: JSONObject,
+            bindingDigest: [UInt8], decision: JSONObject, now: Timestamp
+        ) {
+            self.agent = agent
+            self.session = session
+            self.capability = capability
+            self.arguments = arguments
+            self.binding = binding
+            self.bindingDigest = bindingDigest
+            self.decision = decision
+            self.now = now
+        }
+    }
+
+    package static func insert(_ tx: WriteTx, _ new: NewRequest, number: Int64, id: String) throws {
+        try tx.execute(
+            "INSERT INTO approvals (number, id, state, agent, session, capability, arguments, binding, binding_digest, decision, requested_at) VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                .int(number), .text(id), .text(new.agent), .text(new.session), .text(new.capability),
+                .text(new.arguments.canonicalText), .text(new.binding.canonicalText), .blob(new.bindingDigest),
+                .text(new.decision.canonicalText), .int(new.now.microseconds),
+            ])
+    }
+
+    /// A supervisor's answer, or the agent's withdrawal.
+    /// - Throws: `StructuredError` `.conflict` that names who was first and when.
+    package static func decide(
+        _ tx: WriteTx, _ id: String, _ event: ApprovalState.Event, by principal: String, reason: String?,
+        result: JSONObject?, now: Timestamp
+    ) throws -> ApprovalRequest {
+        let request = try require(tx, id)
+        guard let next = request.state.after(event) else { throw conflict(request) }
+        try tx.execute(
+            "UPDATE approvals SET state = ?, decided_at = ?, decided_by = ?, decision_reason = ?, result = ?, finished_at = ? WHERE id = ?",
+            [
+                .text(next.rawValue), .int(now.microseconds), .text(principal), .optional(reason),
+                .optional(result?.canonicalText), next.isFinal ? .int(now.microseconds) : .null, .text(id),
+            ])
+        return try require(tx, id)
+    }
+
+    /// Approved to executing, with the intent that starts it.
+    package static func begin(_ tx: WriteTx, _ id: String, intent: Int64) throws {
+        let request = try require(tx, id)
+        guard request.state.after(.execute) != nil else { throw conflict(request) }
+        try tx.execute("UPDATE approvals SET state = 'executing', intent = ? WHERE id = ?", [.int(intent), .text(id)])
+    }
+
+    /// The end of an approved request.
+    package static func finish(
+        _ tx: WriteTx, _ id: String, _ event: ApprovalState.Event, result: JSONObject, now: Timestamp
+    ) throws {
+        let request = try require(tx, id)
+        guard let next = request.state.after(event) else { throw conflict(request) }
+        try tx.execute(
+            "UPDATE approvals SET state = ?, result = ?, finished_at = ? WHERE id = ?",
+            [.text(next.rawValue), .text(result.canonicalText), .int(now.microseconds), .text(id)])
+    }
+
+    private static func conflict(_ request: ApprovalRequest) -> StructuredError {
+        var text = "`\(request.id)` is \(request.state.rawValue) already"
+        if let by = request.decidedBy, let at = request.decidedAt { text += ", decided by \(by) at \(at.rfc3339)" }
+        return StructuredError(
+            .conflict, text, recovery: ["Look at it with `kruxos approve show \(request.id)`."],
+            context: ["request_id": .string(request.id), "state": .string(request.state.rawValue)])
+    }
+}

@@ -1,0 +1,37 @@
+package import KruxCore
+package import KruxCrypto
+
+/// What of a call's arguments goes into the record: values under secret-like names and long texts are replaced by a
+/// keyed digest, with which equality can be shown later without showing the value.
+package struct Redactor: Sendable {
+    /// Longer strings are recorded by digest.
+    package static let longestText = 2048
+    private static let secretWords = [
+        "password", "passwd", "passphrase", "secret", "token", "api_key", "apikey", "authorization", "credential",
+        "private_key", "cookie",
+    ]
+
+    private let key: Digest
+
+    package init(key: Digest) { self.key = key }
+
+    package func digest(_ bytes: [UInt8]) -> String { hmacSHA256(bytes, key: key).hex }
+
+    package func redact(_ object: JSONObject) -> JSONObject {
+        JSONObject(object.members.map { ($0.key, redact($0.value, key: $0.key)) })
+    }
+
+    private func redact(_ value: JSONValue, key name: String) -> JSONValue {
+        let lower = name.lowercased()
+        if Self.secretWords.contains(where: { lower.contains($0) }) {
+            return ["$redacted": .string(digest(value.canonicalBytes()))]
+        }
+        switch value {
+        case .string(let text) where text.utf8.count > Self.longestText:
+            return ["$digest": .string(digest(Array(text.utf8))), "bytes": .int(Int64(text.utf8.count))]
+        case .array(let elements): return .array(elements.map { redact($0, key: "") })
+        case .object(let object): return .object(redact(object))
+        default: return value
+        }
+    }
+}

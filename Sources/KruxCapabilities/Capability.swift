@@ -1,0 +1,128 @@
+package import KruxCore
+import KruxCrypto
+
+/// One capability: its declaration and how it is done. One file each.
+package protocol Capability: Sendable {
+    associatedtype Input: CapabilityInput
+    associatedtype Output: CapabilityOutput
+
+    static var declaration: CapabilityDeclaration { get }
+
+    /// Does it. Arguments fit the schema and their paths are canonical.
+    func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output
+
+    /// What must still be so when an approved call runs, besides agent, capability and arguments.
+    func binding(_ input: Input, _ context: CallContext) throws(StructuredError) -> JSONObject
+}
+
+extension Capability {
+    package func binding(_ input: Input, _ context: CallContext) throws(StructuredError) -> JSONObject { [:] }
+}
+
+package protocol CapabilityInput: Sendable {
+    init(_ arguments: Arguments) throws(StructuredError)
+}
+
+package protocol CapabilityOutput: Sendable {
+    var json: JSONObject { get }
+}
+
+/// The input of a capability without arguments.
+package struct NoInput: CapabilityInput {
+    package init(_ arguments: Arguments) {}
+}
+
+/// Arguments that the schema has checked, read by name and type.
+package struct Arguments: Sendable {
+    private let object: JSONObject
+
+    package init(_ object: JSONObject) { self.object = object }
+
+    private func missing(_ name: String) -> StructuredError {
+        StructuredError(.internalError, "the argument `\(name)` is not of its declared type")
+    }
+
+    func text(_ name: String) throws(StructuredError) -> String {
+        guard let value = object[name]?.string else { throw missing(name) }
+        return value
+    }
+
+    func int(_ name: String) throws(StructuredError) -> Int64 {
+        guard let value = object[name]?.int else { throw missing(name) }
+        return value
+    }
+
+    func bool(_ name: String) throws(StructuredError) -> Bool {
+        guard let value = object[name]?.bool else { throw missing(name) }
+        return value
+    }
+
+    func texts(_ name: String) throws(StructuredError) -> [String] {
+        guard let values = object[name]?.array else { throw missing(name) }
+        return values.compactMap(\.string)
+    }
+
+    func optionalText(_ name: String) -> String? { object[name]?.string }
+    func optionalInt(_ name: String) -> Int64? { object[name]?.int }
+    func optionalMap(_ name: String) -> JSONObject? { object[name]?.object }
+}
+
+/// What a running capability knows of its call.
+package struct CallContext: Sendable {
+    package let agent: AgentName
+    package let workspace: Workspace
+    package let clock: WallClock
+    package let host: HostServices
+
+    package init(agent: AgentName, workspace: Workspace, clock: WallClock, host: HostServices) {
+        self.agent = agent
+        self.workspace = workspace
+        self.clock = clock
+        self.host = host
+    }
+}
+
+/// A capability behind one shape, whatever its types.
+package struct AnyCapability: Sendable {
+    package let declaration: CapabilityDeclaration
+    package let run: @Sendable (JSONObject, CallContext) async throws(StructuredError) -> JSONObject
+    package let binding: @Sendable (JSONObject, CallContext) throws(StructuredError) -> JSONObject
+
+    package init<C: Capability>(_ capability: C) {
+        declaration = C.declaration
+        run = { (arguments, context) async throws(StructuredError) in
+            try await capability.run(try C.Input(Arguments(arguments)), context).json
+        }
+        binding = { (arguments, context) throws(StructuredError) in
+            try capability.binding(try C.Input(Arguments(arguments)), context)
+        }
+    }
+}
+
+/// Every capability there is, and which of them this version can do.
+package enum Capabilities {
+    package static let implemented: [AnyCapability] = [
+        AnyCapability(FilesystemRead()), AnyCapability(FilesystemWrite()), AnyCapability(FilesystemAppend()),
+        AnyCapability(FilesystemList()), AnyCapability(FilesystemStat()), AnyCapability(FilesystemMkdir()),
+        AnyCapability(FilesystemDelete()), AnyCapability(FilesystemRestore()), AnyCapability(FilesystemCopy()),
+        AnyCapability(FilesystemMove()), AnyCapability(FilesystemSearch()), AnyCapability(ProcessRun()),
+        AnyCapability(SystemTime()), AnyCapability(SystemInfo()), AnyCapability(SystemHealth()),
+        AnyCapability(AgentWhoami()), AnyCapability(AgentCapabilities()), AnyCapability(AgentPolicy()),
+        AnyCapability(AgentSession()),
+    ]
+
+    /// Declared and decidable, but answered with `CapabilityUnavailable`.
+    static let declaredOnly: [CapabilityDeclaration] =
+        DeclaredFilesystem.all + DeclaredProcess.all + DeclaredNetwork.all + DeclaredGit.all + DeclaredScheduler.all
+        + DeclaredSystem.all + DeclaredAgent.all + DeclaredAlerts.all + DeclaredSecrets.all + DeclaredComms.all
+        + DeclaredState.all + DeclaredEmail.all
+
+    package static let catalogue = Catalogue(implemented.map(\.declaration) + declaredOnly)
+
+    private static let byIndex: [AnyCapability?] = catalogue.declarations.map { declaration in
+        implemented.first { $0.declaration.name == declaration.name }
+    }
+
+    /// The capability at a catalogue index; nil when this version only declares it.
+    package static func implementation(at index: Int) -> AnyCapability? { byIndex[index] }
+}

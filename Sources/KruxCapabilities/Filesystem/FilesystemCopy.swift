@@ -1,0 +1,84 @@
+import Foundation
+package import KruxCore
+
+package struct FilesystemCopy: Capability {
+    package static let declaration = CapabilityDeclaration(
+        "filesystem.copy", "Copies a file, or a folder with all that is in it.",
+        whenToUse: "To keep the original; use filesystem.move to rename.", effect: .write,
+        sideEffects: ["creates or replaces the destination"], tier: .notify,
+        input: [
+            .required("source", .path, "What to copy.", role: .path(followsLast: true)),
+            .required("destination", .path, "The new path itself, not the folder to put it in.", role: .path(followsLast: true)),
+            .optional("overwrite", .boolean, "Whether an existing file may be replaced.", default: false),
+            .optional("recursive", .boolean, "Whether to copy a folder.", default: false),
+        ],
+        output: [
+            .required("source", .text, "The canonical source."),
+            .required("destination", .text, "The canonical destination."),
+            .required("files", .count, "Files copied."),
+            .required("bytes", .count, "Bytes copied."),
+            .required("skipped", .count, "Symbolic links and special files left out."),
+        ], errors: [FileSchema.missing, FileSchema.exists, FileSchema.outside, FileSchema.wrongType, FileSchema.full])
+
+    package struct Input: CapabilityInput {
+        let source: String, destination: String, overwrite: Bool, recursive: Bool
+
+        package init(_ arguments: Arguments) throws(StructuredError) {
+            source = try arguments.text("source")
+            destination = try arguments.text("destination")
+            overwrite = try arguments.bool("overwrite")
+            recursive = try arguments.bool("recursive")
+        }
+    }
+
+    package struct Output: CapabilityOutput {
+        let source: String, destination: String
+        var files: Int64 = 0
+        var bytes: Int64 = 0
+        var skipped: Int64 = 0
+
+        package var json: JSONObject {
+            [
+                "source": .string(source), "destination": .string(destination), "files": .int(files),
+                "bytes": .int(bytes), "skipped": .int(skipped),
+            ]
+        }
+    }
+
+    package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
+        let workspace = context.workspace
+        let source = try workspace.place(input.source)
+        let destination = try workspace.place(input.destination)
+        var output = Output(source: source.absolute, destination: destination.absolute)
+        guard let status = try workspace.status(source) else { throw FileFailure.error(ENOENT, source.absolute) }
+        guard status.st_mode & S_IFMT == S_IFDIR else {
+            output.bytes = try workspace.copyFile(source, destination, replace: input.overwrite)
+            output.files = 1
+            return output
+        }
+        guard input.recursive else {
+            throw StructuredError(
+                .wrongType, "`\(source.absolute)` is a directory", recovery: ["Pass recursive: true to copy it."])
+        }
+        if source.isRoot || destination.absolute.utf8Equals(source.absolute)
+            || destination.relative.utf8.starts(with: (source.relative + "/").utf8)
+        {
+            throw StructuredError(
+                .invalidArguments, "a folder cannot be copied into itself", recovery: ["Name a destination outside it."])
+        }
+        try workspace.makeFolders(destination)
+        try workspace.walk(source, depth: 256) { entry throws(StructuredError) in
+            let below = String(entry.path.absolute.dropFirst(source.absolute.count))
+            let target = try workspace.place(destination.absolute + below)
+            switch entry.kind {
+            case "directory": try workspace.makeFolders(target)
+            case "file":
+                output.bytes += try workspace.copyFile(entry.path, target, replace: input.overwrite)
+                output.files += 1
+            default: output.skipped += 1
+            }
+            return true
+        }
+        return output
+    }
+}

@@ -1,0 +1,53 @@
+import CSandbox
+import Foundation
+package import KruxCore
+
+package struct FilesystemMove: Capability {
+    package static let declaration = CapabilityDeclaration(
+        "filesystem.move", "Renames or moves a file or folder.",
+        whenToUse: "To rename; use filesystem.copy to keep the original.", effect: .write,
+        sideEffects: ["the source is gone", "creates or replaces the destination"], tier: .notify,
+        input: [
+            .required("source", .path, "What to move; a symbolic link is moved itself.", role: .path(followsLast: false)),
+            .required("destination", .path, "The new path itself, not the folder to put it in.", role: .path(followsLast: false)),
+            .optional("overwrite", .boolean, "Whether an existing file may be replaced.", default: false),
+        ],
+        output: [
+            .required("source", .text, "The canonical source, gone now."),
+            .required("destination", .text, "The canonical destination."),
+        ], errors: [FileSchema.missing, FileSchema.exists, FileSchema.outside])
+
+    package struct Input: CapabilityInput {
+        let source: String, destination: String, overwrite: Bool
+
+        package init(_ arguments: Arguments) throws(StructuredError) {
+            source = try arguments.text("source")
+            destination = try arguments.text("destination")
+            overwrite = try arguments.bool("overwrite")
+        }
+    }
+
+    package struct Output: CapabilityOutput {
+        let source: String, destination: String
+        package var json: JSONObject { ["source": .string(source), "destination": .string(destination)] }
+    }
+
+    package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
+        let source = try context.workspace.place(input.source)
+        let destination = try context.workspace.place(input.destination)
+        let from = try context.workspace.openParent(source)
+        defer { close(from) }
+        let to = try context.workspace.openParent(destination)
+        defer { close(to) }
+        let result = krux_renameat2(from, source.name, to, destination.name, input.overwrite ? 0 : 1)
+        switch result {
+        case 0: return Output(source: source.absolute, destination: destination.absolute)
+        case -ENOENT: throw FileFailure.error(ENOENT, source.absolute)
+        case -EINVAL:
+            throw StructuredError(
+                .invalidArguments, "a folder cannot be moved into itself",
+                recovery: ["Name a destination outside it."])
+        default: throw FileFailure.error(-result, destination.absolute)
+        }
+    }
+}

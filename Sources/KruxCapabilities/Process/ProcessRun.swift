@@ -1,0 +1,158 @@
+import Foundation
+package import KruxCore
+import KruxCrypto
+import KruxSandbox
+
+package struct ProcessRun: Capability {
+    package static let declaration = CapabilityDeclaration(
+        "process.run", "Runs a program, confined to the workspace and without network, and waits for it.",
+        whenToUse: "For builds, tests and tools; there is no shell unless you run one, such as `bash` with `-c`.",
+        effect: .destructive,
+        sideEffects: ["the program may change anything in the workspace", "its output is returned"],
+        tier: .approvalRequired,
+        input: [
+            .required(
+                "command", .string(minLength: 1, maxLength: 4096),
+                "The program: a name found on PATH, or a path in the workspace such as `./deploy.sh`."),
+            .optional(
+                "args", .array(.string(maxLength: 128 << 10), maxItems: 4096), "Its arguments, one each.",
+                default: []),
+            .optional("cwd", .path, "The working directory.", default: ".", role: .workingDirectory),
+            .optional("timeout_seconds", .integer(1...3600), "Kill it after this long.", default: 60),
+            .optional(
+                "max_output_bytes", .integer(0...(4 << 20)), "Bytes kept of each of stdout and stderr.",
+                default: .int(256 << 10)),
+            .optional(
+                "env", .map(.string(maxLength: 32 << 10), maxItems: 256), "Variables to add to a minimal environment."),
+        ],
+        output: [
+            .required("exit_code", .integer(-1...255), "The exit code; -1 when it was killed."),
+            .optional("signal", .integer(1...64), "The signal that ended it."),
+            .required("timed_out", .boolean, "Whether it ran into the timeout."),
+            .required("stdout", .string(maxLength: 16 << 20), "Standard output; bytes that are not UTF-8 are replaced."),
+            .required("stderr", .string(maxLength: 16 << 20), "Standard error, likewise."),
+            .required("stdout_bytes", .count, "Bytes the program wrote to standard output."),
+            .required("stderr_bytes", .count, "Bytes the program wrote to standard error."),
+            .required("truncated", .boolean, "Whether output was dropped."),
+            .required("duration_ms", .count, "Milliseconds from start to end."),
+        ],
+        errors: [
+            .init(.notFound, when: "there is no such program", recovery: "name one that is installed"),
+            .init(.confinementUnavailable, when: "the machine cannot confine it", recovery: "tell your supervisor"),
+            FileSchema.outside,
+        ])
+
+    package struct Input: CapabilityInput {
+        let command: String, arguments: [String], directory: String, timeout: Int64, outputLimit: Int64
+        let environment: [String: String]
+
+        package init(_ arguments: Arguments) throws(StructuredError) {
+            command = try arguments.text("command")
+            self.arguments = try arguments.texts("args")
+            directory = try arguments.text("cwd")
+            timeout = try arguments.int("timeout_seconds")
+            outputLimit = try arguments.int("max_output_bytes")
+            var environment: [String: String] = [:]
+            for member in arguments.optionalMap("env")?.members ?? [] {
+                let name = member.key.utf8
+                guard !name.isEmpty, name.allSatisfy({ $0 != 0 && $0 != UInt8(ascii: "=") }) else {
+                    throw StructuredError(
+                        .invalidArguments, "`env` has a name that is empty or contains `=`",
+                        recovery: ["Name variables like `LANG`."])
+                }
+                environment[member.key] = member.value.string ?? ""
+            }
+            self.environment = environment
+            let texts = [command] + self.arguments + Array(environment.keys) + Array(environment.values)
+            if texts.contains(where: { $0.utf8.contains(0) }) {
+                throw StructuredError(
+                    .invalidArguments, "the command line contains a NUL byte", recovery: ["Send it without."])
+            }
+            // Linux refuses more at exec, with a worse message.
+            guard texts.reduce(0, { $0 + $1.utf8.count + 1 }) < 1 << 20 else {
+                throw StructuredError(
+                    .tooLarge, "arguments and environment are over 1 MiB", recovery: ["Put long input into a file."])
+            }
+        }
+    }
+
+    package struct Output: CapabilityOutput {
+        let result: ConfinedProcess.Result
+
+        package var json: JSONObject {
+            let out = result.standardOutput
+            let err = result.standardError
+            var json: JSONObject = [
+                "exit_code": -1, "timed_out": .bool(result.ending == .timedOut),
+                "stdout": .string(String(decoding: out.kept, as: UTF8.self)),
+                "stderr": .string(String(decoding: err.kept, as: UTF8.self)),
+                "stdout_bytes": .int(Int64(out.total)), "stderr_bytes": .int(Int64(err.total)),
+                "truncated": .bool(out.total > out.kept.count || err.total > err.kept.count),
+                "duration_ms": .int(result.durationMicroseconds / 1000),
+            ]
+            switch result.ending {
+            case .exited(let code): json["exit_code"] = .int(Int64(code))
+            case .signalled(let signal): json["signal"] = .int(Int64(signal))
+            case .timedOut: json["signal"] = .int(Int64(SIGKILL))
+            }
+            return json
+        }
+    }
+
+    package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
+        let workspace = context.workspace
+        let directory = try workspace.place(input.directory)
+        var environment = [
+            "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin", "HOME": workspace.root,
+            "USER": context.agent.text, "LOGNAME": context.agent.text, "LANG": "C.UTF-8", "TMPDIR": "/tmp",
+            "TERM": "dumb", "KRUXOS_AGENT": context.agent.text,
+        ]
+        environment.merge(input.environment) { _, given in given }
+        let process = ConfinedProcess(
+            arguments: [input.command] + input.arguments, environment: environment, workspace: workspace.descriptor,
+            workspacePath: workspace.root, directory: directory.isRoot ? "" : directory.relative,
+            timeoutSeconds: input.timeout, outputLimit: Int(input.outputLimit))
+        do throws(SandboxError) {
+            return Output(result: try await process.run())
+        } catch {
+            throw Self.structured(error)
+        }
+    }
+
+    private static func structured(_ error: SandboxError) -> StructuredError {
+        let hint = error.hint.map { [$0] } ?? []
+        switch error.code {
+        case .unavailable:
+            return StructuredError(
+                .confinementUnavailable, error.message,
+                agent: "This machine cannot confine the process, so it was not started.",
+                recovery: ["Tell your supervisor: the call cannot work until the machine is changed."] + hint)
+        case .commandNotFound: return StructuredError(.notFound, error.message, recovery: hint)
+        case .notExecutable:
+            return StructuredError(
+                .wrongType, error.message, recovery: ["Make it executable: run `chmod` with `+x` and the file."])
+        case .badDirectory: return StructuredError(.notFound, error.message, recovery: ["Choose another cwd."])
+        case .exhausted:
+            return StructuredError(
+                .overloaded, error.message, recovery: ["Try again when other processes have ended."], retryable: true)
+        }
+    }
+
+    /// The files of the workspace that the command line names, by content: an approved script must not change before
+    /// it runs.
+    package func binding(_ input: Input, _ context: CallContext) throws(StructuredError) -> JSONObject {
+        let workspace = context.workspace
+        var files = JSONObject()
+        for text in ([input.command] + input.arguments).prefix(64) where text.utf8.count <= 4096 && !text.isEmpty {
+            let absolute = text.hasPrefix("/") ? text : input.directory + "/" + text
+            guard let path = try? workspace.canonicalise(absolute, followsLast: true),
+                let status = try? workspace.status(path), status.st_mode & S_IFMT == S_IFREG,
+                status.st_size <= 64 << 20
+            else { continue }
+            let (descriptor, _) = try workspace.openFile(path, O_RDONLY)
+            defer { close(descriptor) }
+            files[path.absolute] = .string(try Workspace.digest(descriptor, path).hex)
+        }
+        return ["directory": .string(input.directory), "files": .object(files)]
+    }
+}

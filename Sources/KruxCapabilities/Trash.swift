@@ -1,0 +1,79 @@
+import CSandbox
+import Foundation
+import KruxCore
+import KruxCrypto
+
+/// Deleted things: `workspaces/.trash/<agent>/<id>/entry` beside `info.json` with the place it came from. The trash
+/// describes itself, so a crash between the move and the record loses nothing.
+struct Trash {
+    let workspace: Workspace
+
+    /// Moves `path` into the trash in one rename.
+    func take(_ path: Workspace.Path, at time: Timestamp) throws(StructuredError) -> String {
+        let parent = try workspace.openParent(path)
+        defer { close(parent) }
+        let id = "tr_" + randomBytes(8).hex
+        guard mkdirat(workspace.trash, id, 0o700) == 0 else { throw FileFailure.error(errno, path.absolute) }
+        let folder = openat(workspace.trash, id, openPathOnly | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+        guard folder >= 0 else { throw FileFailure.error(errno, path.absolute) }
+        defer { close(folder) }
+        let info: JSONValue = ["path": .string(path.absolute), "deleted_at": .string(time.rfc3339)]
+        do throws(StructuredError) {
+            try write(info.canonicalBytes(), in: folder, path)
+            let result = krux_renameat2(parent, path.name, folder, "entry", 1)
+            if result < 0 { throw FileFailure.error(-result, path.absolute) }
+        } catch {
+            unlinkat(folder, "info.json", 0)
+            unlinkat(workspace.trash, id, AT_REMOVEDIR)
+            throw error
+        }
+        return id
+    }
+
+    private func write(_ bytes: [UInt8], in folder: Int32, _ path: Workspace.Path) throws(StructuredError) {
+        let file = openat(folder, "info.json", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
+        guard file >= 0 else { throw FileFailure.error(errno, path.absolute) }
+        defer { close(file) }
+        try Workspace.writeAll(file, bytes[...], path)
+    }
+
+    /// Where a trashed thing came from.
+    func origin(_ id: String) throws(StructuredError) -> String {
+        let folder = try openEntry(id)
+        defer { close(folder) }
+        let file = openat(folder, "info.json", O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
+        guard file >= 0 else { throw unknown(id) }
+        defer { close(file) }
+        let place = Workspace.Path(absolute: "trash/\(id)", relative: ".")
+        let bytes = try Workspace.readAll(file, count: 16 << 10, at: 0, place)
+        guard let path = (try? JSONParser.parse(bytes))?["path"]?.string else { throw unknown(id) }
+        return path
+    }
+
+    /// Moves a trashed thing to `destination`, where nothing may be.
+    func restore(_ id: String, to destination: Workspace.Path) throws(StructuredError) {
+        let folder = try openEntry(id)
+        defer { close(folder) }
+        let parent = try workspace.openParent(destination)
+        defer { close(parent) }
+        let result = krux_renameat2(folder, "entry", parent, destination.name, 1)
+        if result < 0 { throw FileFailure.error(-result, destination.absolute) }
+        unlinkat(folder, "info.json", 0)
+        unlinkat(workspace.trash, id, AT_REMOVEDIR)
+    }
+
+    private func openEntry(_ id: String) throws(StructuredError) -> Int32 {
+        guard id.hasPrefix("tr_"), id.utf8.count == 19, id.utf8.dropFirst(3).allSatisfy({ hexDigit($0) != nil }) else {
+            throw unknown(id)
+        }
+        let folder = openat(workspace.trash, id, openPathOnly | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+        guard folder >= 0 else { throw unknown(id) }
+        return folder
+    }
+
+    private func unknown(_ id: String) -> StructuredError {
+        StructuredError(
+            .notFound, "the trash holds nothing named `\(id.prefix(64))`",
+            recovery: ["Use the trash_id that filesystem.delete returned."])
+    }
+}

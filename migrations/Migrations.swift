@@ -1,0 +1,17 @@
+/// The schema's history, compiled in from the numbered files of `sql/`.
+package enum Migrations {
+    package struct Migration: Sendable {
+        /// From 1; becomes SQLite's `user_version`.
+        package let version: Int32
+        package let name: String
+        package let sql: String
+    }
+
+    /// In order, without gaps.
+    package static let all: [Migration] = [
+        // SwiftPM replaces the first character of an identifier that would be a digit.
+        Migration(version: 1, name: "initial", sql: String(decoding: PackageResources._001_initial_sql, as: UTF8.self))
+    ]
+
+    package static let latest: Int32 = Int32(all.count)
+}
