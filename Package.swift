@@ -28,7 +28,11 @@ let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let grdb: Target.Dependency = .product(name: "GRDB", package: "GRDB.swift")
 let sqlite: Target.Dependency = .product(name: "GRDBSQLite", package: "GRDB.swift")
 let hummingbird: Target.Dependency = .product(name: "Hummingbird", package: "hummingbird")
-let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let hummingbirdCore: Target.Dependency = .product(name: "HummingbirdCore", package: "hummingbird")
+let lifecycle: [Target.Dependency] = [
+    .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+    .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+]
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let nio: [Target.Dependency] = [
     .product(name: "NIOCore", package: "swift-nio"),
@@ -87,12 +91,12 @@ let package = Package(
                 "KruxSandbox", "KruxCapabilities", "KruxPolicies", log,
             ]),
         room("KruxMCP", ["KruxCore"]),
-        room("KruxGateway", ["KruxCore", "KruxEngine", "KruxMCP", hummingbird, lifecycle, httpTypes, log] + nio),
+        room("KruxGateway", ["KruxCore", "KruxEngine", "KruxMCP", hummingbird, hummingbirdCore, httpTypes, log] + nio + lifecycle),
         room(
             "KruxCLI",
             [
                 "KruxCore", "KruxCrypto", "KruxPolicy", "KruxStore", "KruxAudit", "KruxRegistry", "KruxApprovals",
-                "KruxSandbox", "KruxCapabilities", "KruxPolicies", "KruxEngine", "KruxMCP", "KruxGateway", arguments, lifecycle, log,
+                "KruxSandbox", "KruxCapabilities", "KruxPolicies", "KruxEngine", "KruxMCP", "KruxGateway", arguments, log,
             ]),
         .executableTarget(name: "kruxos", dependencies: ["KruxCLI"], swiftSettings: swiftSettings),
         .executableTarget(

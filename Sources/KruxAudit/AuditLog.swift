@@ -104,7 +104,10 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
     package func transactionCommitted() { committed = working }
     package func transactionRolledBack() { working = committed }
 
-    /// The last durable row's number; 0 for none.
+    /// The row appended last in the running transaction. On the writer's thread only.
+    package var lastAppended: Int64 { working.seq }
+
+    /// The last durable row's number; 0 for none. On the writer's thread, or when nothing writes.
     package var lastSeq: Int64 { committed.seq }
 }
 

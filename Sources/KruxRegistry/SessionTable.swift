@@ -15,6 +15,20 @@ package struct Session: Sendable, Equatable {
     package var calls: Int64
     /// What the table says of `lastSeenAt`; nil before the session is stored.
     package var storedAt: Timestamp?
+
+    package init(
+        id: String, agent: AgentName, via: String, tokenHash: Digest?, startedAt: Timestamp, lastSeenAt: Timestamp,
+        calls: Int64, storedAt: Timestamp?
+    ) {
+        self.id = id
+        self.agent = agent
+        self.via = via
+        self.tokenHash = tokenHash
+        self.startedAt = startedAt
+        self.lastSeenAt = lastSeenAt
+        self.calls = calls
+        self.storedAt = storedAt
+    }
 }
 
 /// The live sessions in memory, and what must be written of them in the transaction of their next row.

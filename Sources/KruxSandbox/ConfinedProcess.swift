@@ -190,7 +190,7 @@ package struct ConfinedProcess: Sendable {
 }
 
 /// A C array of C strings with a null at its end.
-private final class CStrings {
+final class CStrings {
     private let owned: [UnsafeMutablePointer<CChar>?]
     private let list: UnsafeMutablePointer<UnsafePointer<CChar>?>
     var pointer: UnsafePointer<UnsafePointer<CChar>?> { UnsafePointer(list) }

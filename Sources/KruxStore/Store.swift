@@ -52,6 +52,12 @@ package final class Store: SnapshotSource, Sendable {
             defer { umask(mask) }
             queue = try DatabaseQueue(path: path, configuration: configuration)
             try Self.migrate(queue)
+            let foreign = try queue.unsafeRead { try Self.schema(DatabaseReadTx(db: $0)) } != Self.expectedSchema()
+            if foreign {
+                throw StoreError(
+                    .foreignFile, "the schema of `\(path)` is not the one this kruxos makes",
+                    hint: "something else has changed the file; put a backup in its place")
+            }
             let found = try queue.unsafeRead { try participants(DatabaseReadTx(db: $0)) }
             writer = Writer(queue: queue, path: path, participants: found, log: log)
             readers = ReaderPool(path: path)
@@ -89,10 +95,13 @@ package final class Store: SnapshotSource, Sendable {
         try ReadOnlyStore(path: path).close()
     }
 
+    /// `trusted_schema` stays on: SQLite 3.40 counts its own JSON functions as unsafe in a schema, and the record's
+    /// columns are made of them. Instead a schema that is not exactly ours is refused when the file is opened for
+    /// writing, and by `audit verify`.
     static func harden(_ db: Database) throws {
         guard let handle = db.sqliteConnection else { return }
         for (option, value) in [
-            (SQLITE_DBCONFIG_DEFENSIVE, 1), (SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0), (SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1),
+            (SQLITE_DBCONFIG_DEFENSIVE, 1), (SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1),
         ] {
             let code = krux_sqlite_db_config(handle, option, Int32(value))
             if code != SQLITE_OK { throw StoreError(.inputOutput, "SQLite refuses option \(option) (\(code))") }

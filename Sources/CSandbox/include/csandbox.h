@@ -16,6 +16,8 @@
 #ifndef KRUX_CSANDBOX_H
 #define KRUX_CSANDBOX_H
 
+#include "cspawn.h"
+
 #include <stddef.h>
 #include <stdint.h>
 

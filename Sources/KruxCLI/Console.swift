@@ -1,0 +1,98 @@
+import Foundation
+import KruxCore
+import KruxPolicy
+
+/// Printing: standard output for what was asked, standard error for what went wrong.
+enum Console {
+    static func print(_ text: String) { write(text + "\n", to: STDOUT_FILENO) }
+
+    static func printError(_ text: String) { write(text + "\n", to: STDERR_FILENO) }
+
+    static func print(_ json: JSONValue) { print(json.prettyText()) }
+
+    private static func write(_ text: String, to descriptor: Int32) {
+        var bytes = Array(text.utf8)[...]
+        while !bytes.isEmpty {
+            let count = bytes.withUnsafeBytes { Foundation.write(descriptor, $0.baseAddress, $0.count) }
+            if count < 0, errno == EINTR { continue }
+            if count <= 0 { return }
+            bytes = bytes.dropFirst(count)
+        }
+    }
+
+    static var isTerminal: Bool { isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1 }
+
+    /// Control characters in what agents wrote would move the cursor or fake a line: they are shown, not sent.
+    static func visible(_ text: String) -> String {
+        var result = ""
+        for scalar in text.unicodeScalars {
+            switch scalar.value {
+            case 0..<0x20, 0x7F..<0xA0, 0x200E, 0x200F, 0x202A...0x202E, 0x2066...0x2069:
+                result += "\\u{\(String(scalar.value, radix: 16))}"
+            default: result.unicodeScalars.append(scalar)
+            }
+        }
+        return result
+    }
+
+    static func report(_ error: StructuredError) {
+        printError("error: \(error.description)")
+        for action in error.recoveryActions { printError("  - \(action)") }
+    }
+}
+
+/// Columns under a header, two spaces apart or wider.
+struct Table {
+    struct Column {
+        let title: String
+        /// The column's width with the space after it, as far as its cells fit.
+        let width: Int
+
+        init(_ title: String, width: Int = 0) {
+            self.title = title
+            self.width = width
+        }
+    }
+
+    let columns: [Column]
+    var rows: [[String]] = []
+
+    init(_ columns: [Column]) { self.columns = columns }
+
+    var text: String {
+        let shown = rows.map { $0.map(Console.visible) }
+        let widths = columns.indices.map { index in
+            max(columns[index].width, (shown.map { $0[index].count } + [columns[index].title.count]).max() ?? 0)
+        }
+        return ([columns.map(\.title)] + shown).map { cells in
+            var line = ""
+            for (index, cell) in cells.enumerated() {
+                // A column of given width holds its own space; one that grew gets a space of its own.
+                let fixed = columns[index].width > 0 && widths[index] <= columns[index].width && cell.count < widths[index]
+                line += cell.padding(to: widths[index]) + (fixed ? "" : columns[index].width > 0 ? " " : "  ")
+            }
+            while line.last == " " { line.removeLast() }
+            return line
+        }.joined(separator: "\n")
+    }
+}
+
+extension String {
+    fileprivate func padding(to width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
+
+    /// At most `width` characters, cut at a space where there is one.
+    func cut(to width: Int) -> String {
+        if count <= width { return self }
+        let head = prefix(width)
+        if let space = head.lastIndex(of: " "), space > head.startIndex { return String(head[..<space]) }
+        return head.dropLast() + "…"
+    }
+}
+
+extension Timestamp {
+    /// `2026-03-29 14:20:00`, UTC.
+    var short: String {
+        let text = rfc3339
+        return text.prefix(10) + " " + text.dropFirst(11).prefix(8)
+    }
+}

@@ -1,0 +1,55 @@
+import ArgumentParser
+import Foundation
+import KruxEngine
+import KruxGateway
+import Logging
+
+struct ServeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "serve", abstract: "Run the gateway until it is stopped.",
+        discussion: "Prints a line per listener once all of them listen. SIGTERM lets calls in flight end.")
+
+    @OptionGroup var common: CommonOptions
+    @OptionGroup var listen: ListenOptions
+
+    mutating func run() async throws {
+        let log = OperatorClient.log
+        let engine = try Engine(home: try common.resolveHome(), log: log)
+        let gateway = Gateway(
+            engine: engine,
+            configuration: .init(host: listen.host, port: listen.port, supervisorPort: listen.supervisorPort), log: log)
+        let failure: (any Error)?
+        do {
+            try await gateway.run { lines in for line in lines { Console.print(line) } }
+            failure = nil
+        } catch {
+            failure = error
+        }
+        try engine.close()
+        if let failure {
+            Console.printError("error: the gateway stopped: \(failure)")
+            if "\(failure)".contains("in use") {
+                Console.printError("  - choose other ports with --port and --supervisor-port; 0 takes any free one")
+            }
+            throw KruxExit.unavailable
+        }
+    }
+}
+
+/// Where a gateway listens.
+struct ListenOptions: ParsableArguments {
+    @Option(name: .long, help: "The address both ports are bound to.")
+    var host = "127.0.0.1"
+
+    @Option(name: .long, help: "The agents' port; 0 for any.")
+    var port = 7700
+
+    @Option(name: .long, help: "The supervisors' port; 0 for any.")
+    var supervisorPort = 7800
+
+    mutating func validate() throws {
+        guard (0...65535).contains(port), (0...65535).contains(supervisorPort) else {
+            throw ValidationError("a port is a number from 0 to 65535")
+        }
+    }
+}

@@ -1,0 +1,78 @@
+package import KruxCore
+import KruxCapabilities
+import KruxCrypto
+import KruxPolicy
+package import KruxRegistry
+
+/// Who calls, once known.
+package struct Caller: Sendable {
+    package let agent: AgentRecord
+    package let session: Session
+    /// The session is to be stored with the call's first row.
+    let storeSession: Bool
+
+    package var name: String { agent.name.text }
+}
+
+/// A capability as it is offered to an agent.
+package struct Offered: Sendable {
+    package let declaration: CapabilityDeclaration
+    /// The tier of a call of which nothing more is known.
+    package let tier: Tier
+    /// Arguments change the tier.
+    package let conditional: Bool
+}
+
+extension Engine {
+    /// What the caller may call in some way, by name.
+    package func offered(to caller: Caller) -> [Offered] {
+        offers(to: caller.name).map {
+            Offered(declaration: $0.declaration, tier: $0.tier, conditional: $0.conditional)
+        }
+    }
+
+    /// An id that nobody can guess: 32 hexadecimal digits.
+    package static func randomID() -> String { randomBytes(16).hex }
+
+    /// RFC 4648 with padding; nil for anything else.
+    package static func decodeBase64(_ text: String) -> [UInt8]? { Base64.decode(text) }
+}
+
+/// What an agent asks for.
+package struct CallRequest: Sendable {
+    package let capability: String
+    package let arguments: JSONObject
+
+    package init(capability: String, arguments: JSONObject) {
+        self.capability = capability
+        self.arguments = arguments
+    }
+}
+
+/// What it gets.
+package enum CallReply: Sendable {
+    /// The result, and the row of the record that tells of it.
+    case succeeded(JSONObject, tier: Tier, seq: Int64)
+    case failed(StructuredError)
+
+    /// The request a call waits on.
+    package var pendingRequest: String? {
+        if case .failed(let error) = self, error.kind == .approvalPending { return error.context["request_id"]?.string }
+        return nil
+    }
+}
+
+extension Decision {
+    /// As it stands in the record and in errors.
+    func json(_ policy: CompiledPolicy) -> JSONObject {
+        var json: JSONObject = ["tier": .string(tier.name), "layer": .string(layer.rawValue)]
+        if let rule, policy.rules.indices.contains(rule) {
+            let record = policy.rules[rule]
+            json["document"] = .string(record.document)
+            json["rule"] = .string(record.pattern)
+            json["source"] = .string("\(record.location.file):\(record.location.line)")
+            if let reason = record.reason { json["reason"] = .string(reason) }
+        }
+        return json
+    }
+}

@@ -1,0 +1,176 @@
+import Foundation
+import KruxApprovals
+import KruxAudit
+package import KruxCapabilities
+package import KruxCore
+import KruxCrypto
+import KruxPolicies
+import KruxPolicy
+import KruxRegistry
+package import KruxStore
+package import Logging
+import Synchronization
+
+/// The gate: the only place where a call is authenticated, validated, decided, approved, run and recorded. One exists
+/// per home at a time, because it holds the writer's lock. It never opens a socket.
+package final class Engine: Sendable {
+    package static let version = "0.1.0"
+    /// Below this much free disk no new effect begins, so that outcomes always fit.
+    static let reservedBytes: Int64 = 64 << 20
+
+    /// A compiled policy and the version it is stored as.
+    final class ActivePolicy: Sendable {
+        let compiled: CompiledPolicy
+        let bundle: PolicyBundle
+        let version: Int64
+
+        init(compiled: CompiledPolicy, bundle: PolicyBundle, version: Int64) {
+            self.compiled = compiled
+            self.bundle = bundle
+            self.version = version
+        }
+    }
+
+    package let home: Home
+    package let clock: WallClock
+    package let events = EventHub()
+    package let store: Store
+    let log: Logger
+    let audit: AuditLog
+    let redactor: Redactor
+    let agents = AgentDirectory()
+    let sessions = SessionTable()
+    let waiters = ApprovalWaiters()
+    let folder: PolicyFolder
+    let startedAt: Timestamp
+    private let lock: WriterLock
+    private let workspaces = Mutex<[String: Workspace]>([:])
+    private let active: Mutex<ActivePolicy>
+    /// Why the files in the policy folder are not in force.
+    private let policyProblem = Mutex<String?>(nil)
+
+    package static let systemClock = WallClock {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return Timestamp(microseconds: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000)
+    }
+
+    /// Opens a home, making it if needed: takes the writer's lock, migrates, loads the policy, and records what a crash
+    /// has left open.
+    /// - Throws: `StoreError` `.locked` when another process is the writer; `StructuredError`, `PolicyErrors` and
+    ///   `AuditError` for a home that cannot be used.
+    package init(home: Home, clock: WallClock = Engine.systemClock, log: Logger) throws {
+        self.home = home
+        self.clock = clock
+        self.log = log
+        try home.create()
+        lock = try WriterLock(home: home.root)
+        var opened: AuditLog?
+        let store = try Store(home: home.root, log: log) { tx in
+            let audit = try AuditLog(tx, home: home.root)
+            opened = audit
+            return [audit]
+        }
+        self.store = store
+        guard let audit = opened else { throw StoreError(.stopped, "the record was not opened") }
+        self.audit = audit
+        let now = clock.now()
+        startedAt = now
+        folder = PolicyFolder(path: home.policies)
+        do {
+            try audit.bootstrap(store.writer, now: now)
+            redactor = Redactor(key: try KeyFiles(home: home.root).digestKey())
+            try folder.create(templates: BuiltInPolicies.templates)
+            let loaded = try PolicyLoader(folder: folder, store: store, audit: audit).load(now: now)
+            active = Mutex(loaded.policy)
+            if let problem = loaded.problem {
+                policyProblem.withLock { $0 = problem }
+                log.error("policy files are not in force", metadata: ["problem": "\(problem)"])
+            }
+            agents.reload(try store.read(AgentTable.all))
+            let sessions = sessions
+            try store.read { try sessions.resume($0, now: now) }
+            try Recovery(store: store, audit: audit).run(now: now)
+        } catch {
+            try? store.close()
+            throw error
+        }
+    }
+
+    /// Ends every wait and stream, so that a server can stop; calls in flight go on.
+    package func drain() {
+        events.finish()
+        waiters.drain()
+    }
+
+    /// Ends cleanly: the file alone is complete afterwards.
+    package func close() throws {
+        drain()
+        let sessions = sessions.all
+        let last = audit.lastSeq
+        try store.writer.writeAndWait { tx in
+            for session in sessions { try SessionTable.store(tx, session) }
+            try Recovery.markComplete(tx, through: last)
+        }
+        try store.close()
+    }
+
+    var policy: ActivePolicy { active.withLock { $0 } }
+    func setPolicy(_ policy: ActivePolicy, problem: String?) {
+        active.withLock { $0 = policy }
+        policyProblem.withLock { $0 = problem }
+    }
+
+    func workspace(_ agent: AgentName) throws(StructuredError) -> Workspace {
+        if let known = workspaces.withLock({ $0[agent.text] }) { return known }
+        let opened = try Workspace(agent: agent, home: home.root)
+        return workspaces.withLock { workspaces in
+            if let known = workspaces[agent.text] { return known }
+            workspaces[agent.text] = opened
+            return opened
+        }
+    }
+
+    /// Whether nothing keeps the gate from its work.
+    package var isReady: Bool { health.findings.isEmpty }
+
+    /// What keeps the gate from its work.
+    package var health: HostServices.Health {
+        var findings: [String] = []
+        if home.freeBytes < Self.reservedBytes { findings.append("less than 64 MiB of disk is free: no effect begins") }
+        if let problem = policyProblem.withLock({ $0 }) {
+            findings.append("the policy files do not compile, the last good policy is in force: \(problem)")
+        }
+        for agent in policy.compiled.brokenAgents.keys.sorted() {
+            findings.append("the policy of agent `\(agent)` does not compile: the agent is blocked")
+        }
+        return HostServices.Health(
+            status: findings.isEmpty ? "ok" : "degraded", findings: findings,
+            uptimeSeconds: max(0, (clock.now().microseconds - startedAt.microseconds) / 1_000_000))
+    }
+
+    /// Errors of lower rooms as the caller is told them.
+    package static func structured(_ error: any Error) -> StructuredError {
+        switch error {
+        case let error as StructuredError: return error
+        case let error as StoreError:
+            let kind: StructuredError.Kind
+            switch error.code {
+            case .storageFull: kind = .storageFull
+            case .stopped, .locked: kind = .unavailable
+            default: kind = .ioFailure
+            }
+            return StructuredError(
+                kind, error.message, agent: "The gate cannot write its record, so nothing was done.",
+                recovery: error.hint.map { [$0] } ?? ["Try again later."], retryable: true)
+        case let error as AuditError:
+            return StructuredError(
+                .unavailable, error.message, agent: "The gate cannot sign its record, so nothing was done.",
+                recovery: error.hint.map { [$0] } ?? [], retryable: true)
+        case let error as PolicyErrors:
+            return StructuredError(
+                .invalidRequest, error.description, recovery: ["Mend the file and try again."])
+        default: return StructuredError(.internalError, "\(error)")
+        }
+    }
+}

@@ -1,0 +1,232 @@
+package import KruxApprovals
+package import KruxAudit
+import KruxCapabilities
+package import KruxCore
+import KruxPolicy
+import KruxRegistry
+import KruxStore
+import KruxCrypto
+
+/// What a supervisor can do, as one set of commands with JSON in and out: the gateway offers them on its control
+/// socket, and the command line runs them itself when no gateway does.
+extension Engine {
+    package enum OperatorCommand: String, Sendable, CaseIterable {
+        case agentCreate = "agent.create"
+        case agentRotate = "agent.rotate"
+        case agentRevoke = "agent.revoke"
+        case agentRestore = "agent.restore"
+        case approvalDecide = "approval.decide"
+        case policySet = "policy.set"
+        case policyReload = "policy.reload"
+        case notificationsRead = "notifications.read"
+        case call = "call"
+        case status = "status"
+    }
+
+    /// - Throws: an error that `structured` turns into the caller's.
+    package func operate(_ command: OperatorCommand, _ parameters: JSONObject, by principal: Principal) async throws
+        -> JSONObject
+    {
+        let input = OperatorInput(parameters)
+        switch command {
+        case .agentCreate: return try createAgent(input, by: principal)
+        case .agentRotate, .agentRevoke, .agentRestore: return try changeAgent(command, input, by: principal)
+        case .approvalDecide:
+            let request = try decideApproval(
+                try input.text("id"), approve: try input.flag("approve"), by: principal,
+                reason: input.optionalText("reason"))
+            return Self.json(forSupervisor: request, redactor)
+        case .policySet: return try setActivePolicy(try input.text("name"), by: principal)
+        case .policyReload: return try setActivePolicy(nil, by: principal)
+        case .notificationsRead: return try readNotifications(through: try input.int("through"))
+        case .call:
+            let caller = try caller(agentNamed: try input.text("agent"), via: "operator")
+            let request = CallRequest(
+                capability: try input.text("capability"), arguments: parameters["arguments"]?.object ?? [:])
+            return Self.json(await call(request, by: caller, waitSeconds: Double(input.optionalInt("wait") ?? 0)))
+        case .status: return statusJSON
+        }
+    }
+
+    /// A call that, when it needs approval, waits for its end up to `waitSeconds`.
+    package func call(_ request: CallRequest, by caller: Caller, waitSeconds: Double) async -> CallReply {
+        let reply = await call(request, by: caller)
+        guard waitSeconds > 0, let id = reply.pendingRequest else { return reply }
+        do {
+            return Self.reply(of: try await approval(id, of: caller, waitSeconds: waitSeconds)) ?? reply
+        } catch {
+            return .failed(Self.structured(error))
+        }
+    }
+
+    /// `{status: succeeded, data, tier, seq}` or `{status: pending | failed, error}`.
+    package static func json(_ reply: CallReply) -> JSONObject {
+        switch reply {
+        case .succeeded(let data, let tier, let seq):
+            return [
+                "status": "succeeded", "data": .object(data), "tier": .string(tier.name), "audit_seq": .int(seq),
+            ]
+        case .failed(let error):
+            let status = error.kind == .approvalPending ? "pending" : "failed"
+            return ["status": .string(status), "error": error.json]
+        }
+    }
+
+    // MARK: Agents
+
+    private func createAgent(_ input: OperatorInput, by principal: Principal) throws -> JSONObject {
+        let text = try input.text("name")
+        guard let name = AgentName(text) else {
+            throw StructuredError(
+                .invalidArguments, "`\(text.prefix(80))` is no agent name", recovery: ["Use \(AgentName.rule)."])
+        }
+        let purpose = try input.text("purpose")
+        guard (1...1000).contains(purpose.utf8.count), !purpose.utf8.contains(where: { $0 < 32 }) else {
+            throw StructuredError(
+                .invalidArguments, "a purpose is one line of 1 to 1000 bytes",
+                recovery: ["Say in a sentence what the agent is for."])
+        }
+        let token = AgentToken.make()
+        // The folder first: an agent without one could not work, a folder without an agent harms nobody.
+        _ = try workspace(name)
+        let now = clock.now()
+        try change("agent created", agent: name.text, by: principal, now: now, detail: ["purpose": .string(purpose)]) {
+            try AgentTable.create($0, name: name, purpose: purpose, token: token, now: now)
+        }
+        return try agentJSON(name.text).adding([("token", .string(token.text))])
+    }
+
+    private func changeAgent(_ command: OperatorCommand, _ input: OperatorInput, by principal: Principal) throws
+        -> JSONObject
+    {
+        let record = try store.read { try AgentTable.require($0, try input.text("name")) }
+        let name = record.name
+        let now = clock.now()
+        func refuse(_ text: String, _ way: String) -> StructuredError {
+            StructuredError(.conflict, "the agent `\(name)` \(text)", recovery: ["Run `kruxos agent \(way) \(name)`."])
+        }
+        switch command {
+        case .agentRevoke:
+            if record.status == .revoked { throw refuse("is revoked already", "restore") }
+            try change("agent revoked", agent: name.text, by: principal, now: now) {
+                try AgentTable.revoke($0, name, now: now)
+            }
+            return try agentJSON(name.text)
+        case .agentRestore where record.status == .active: throw refuse("is not revoked", "rotate")
+        case .agentRotate where record.status == .revoked: throw refuse("is revoked", "restore")
+        default:
+            let token = AgentToken.make()
+            let action = command == .agentRestore ? "agent restored" : "agent token rotated"
+            try change(action, agent: name.text, by: principal, now: now) {
+                try AgentTable.setToken($0, name, token: token, now: now)
+            }
+            return try agentJSON(name.text).adding([("token", .string(token.text))])
+        }
+    }
+
+    /// A change of the registry with its row, durable together, then in force.
+    private func change(
+        _ action: String, agent: String, by principal: Principal, now: Timestamp, detail: JSONObject = [:],
+        _ work: @escaping @Sendable (WriteTx) throws -> Void
+    ) throws {
+        var body = AuditBody(time: now, phase: .admin, principal: principal)
+        body.agent = agent
+        body.members = [("detail", .object(detail.adding([("action", .string(action))])))]
+        let bytes = body.canonicalBytes()
+        let audit = audit
+        try store.writer.writeAndWait { tx in
+            try work(tx)
+            try audit.append(bytes, tx)
+        }
+        agents.reload(try store.read(AgentTable.all))
+    }
+
+    private func agentJSON(_ name: String) throws -> JSONObject {
+        let record = try store.read { try AgentTable.require($0, name) }
+        return record.json.adding([("folder", .string("\(home.root)/workspaces/\(name)"))])
+    }
+
+    // MARK: Policy
+
+    private func setActivePolicy(_ name: String?, by principal: Principal) throws -> JSONObject {
+        let stored = try store.read(PolicyVersions.current)
+        let loader = PolicyLoader(folder: folder, store: store, audit: audit)
+        let active = try loader.activate(name, over: stored, by: principal, now: clock.now())
+        setPolicy(active, problem: nil)
+        return policyJSON(active)
+    }
+
+    private func policyJSON(_ policy: ActivePolicy) -> JSONObject {
+        [
+            "name": .string(policy.compiled.active.name), "version": .int(policy.version),
+            "digest": .string(policy.compiled.digest.hex),
+            "source": .string("\(home.policies)/\(policy.compiled.active.file)"),
+            "warnings": .strings(policy.compiled.warnings.map(\.description)),
+            "blocked_agents": .strings(policy.compiled.brokenAgents.keys.sorted()),
+        ]
+    }
+
+    // MARK: Notifications and status
+
+    private func readNotifications(through seq: Int64) throws -> JSONObject {
+        let now = clock.now()
+        let count = try store.writer.writeAndWait { tx in
+            try tx.execute(
+                "UPDATE notifications SET read_at = ? WHERE read_at IS NULL AND seq <= ?",
+                [.int(now.microseconds), .int(seq)])
+        }
+        return ["marked": .int(Int64(count))]
+    }
+
+    private var statusJSON: JSONObject {
+        let health = health
+        return [
+            "version": .string(Self.version), "home": .string(home.root), "health": .string(health.status),
+            "findings": .strings(health.findings), "uptime_seconds": .int(health.uptimeSeconds),
+            "policy": .object(policyJSON(policy)), "agents": .int(Int64(agents.all.filter { $0.status == .active }.count)),
+        ]
+    }
+
+    /// A request as a supervisor sees it, redacted.
+    package static func json(forSupervisor request: ApprovalRequest, _ redactor: Redactor?) -> JSONObject {
+        [
+            "id": .string(request.id), "state": .string(request.state.rawValue), "agent": .string(request.agent),
+            "session": .string(request.session), "capability": .string(request.capability),
+            "arguments": .object(redactor.map { $0.redact(request.arguments) } ?? request.arguments),
+            "binding": .object(request.binding), "decision": .object(request.decision),
+            "requested_at": .string(request.requestedAt.rfc3339), "decided_at": .optional(request.decidedAt?.rfc3339),
+            "decided_by": .optional(request.decidedBy), "decision_reason": .optional(request.decisionReason),
+            "finished_at": .optional(request.finishedAt?.rfc3339),
+            "error": request.result?["error"] ?? .null,
+        ]
+    }
+}
+
+/// Parameters of an operator command, by name and type.
+struct OperatorInput {
+    private let object: JSONObject
+    init(_ object: JSONObject) { self.object = object }
+
+    private func missing(_ name: String, _ type: String) -> StructuredError {
+        StructuredError(
+            .invalidArguments, "the parameter `\(name)` must be \(type)", recovery: ["Send it with the command."])
+    }
+
+    func text(_ name: String) throws -> String {
+        guard let value = object[name]?.string else { throw missing(name, "a string") }
+        return value
+    }
+
+    func flag(_ name: String) throws -> Bool {
+        guard let value = object[name]?.bool else { throw missing(name, "a boolean") }
+        return value
+    }
+
+    func int(_ name: String) throws -> Int64 {
+        guard let value = object[name]?.int else { throw missing(name, "an integer") }
+        return value
+    }
+
+    func optionalText(_ name: String) -> String? { object[name]?.string }
+    func optionalInt(_ name: String) -> Int64? { object[name]?.int }
+}

@@ -1,0 +1,68 @@
+import KruxCore
+import KruxEngine
+import KruxMCP
+
+/// The gate as one agent's MCP tools: what policy lets it call, and a tool to wait for approvals.
+struct AgentTools: MCPToolHost {
+    static let waitTool = "kruxos__wait_for_approval"
+    static let longestWait: Int64 = 600
+
+    let engine: Engine
+    let caller: Caller
+
+    private static let wait = MCPTool(
+        name: waitTool,
+        description: "Waits for a person's answer to a request and for its result. Use it after a call answered with "
+            + "a request_id; a wait that runs out leaves the request in the queue, and you may wait again.",
+        input: [
+            .required("request_id", .string(minLength: 1, maxLength: 64), "The id that the call returned."),
+            .optional("timeout_seconds", .integer(0...longestWait), "How long to wait.", default: 60),
+        ], output: nil, effect: .read)
+
+    func tools() async -> [MCPTool] {
+        engine.offered(to: caller).map { offer in
+            let note: String? =
+                switch (offer.tier, offer.conditional) {
+                case (.approvalRequired, false): "A person must approve each call."
+                case (_, true): "Depending on its arguments a person must approve the call."
+                default: nil
+                }
+            return MCPTool(offer.declaration, note: note)
+        } + [Self.wait]
+    }
+
+    func call(tool: String, arguments: JSONObject) async -> MCPToolOutcome {
+        if tool == Self.waitTool { return await wait(arguments) }
+        guard let name = CapabilityName(toolName: tool), name.toolName.utf8Equals(tool) else { return .unknownTool }
+        // Unlisted tools go through the gate like any other call: the refusal is decided and recorded.
+        switch await engine.call(CallRequest(capability: name.text, arguments: arguments), by: caller) {
+        case .succeeded(let data, _, _): return .success(data)
+        case .failed(let error): return error.kind == .unknownCapability ? .unknownTool : .failure(error)
+        }
+    }
+
+    private func wait(_ arguments: JSONObject) async -> MCPToolOutcome {
+        let (input, violations) = Self.wait.input.validate(arguments)
+        guard violations.isEmpty, let id = input["request_id"]?.string, let seconds = input["timeout_seconds"]?.int
+        else {
+            let shown = violations.map { "\($0.pointer) \($0.message)" }.joined(separator: "; ")
+            return .failure(
+                StructuredError(
+                    .invalidArguments, "arguments of \(Self.waitTool) do not fit: \(shown)",
+                    recovery: ["Pass the request_id that the call returned."]))
+        }
+        do {
+            let request = try await engine.approval(id, of: caller, waitSeconds: Double(seconds))
+            if case .failed(let error)? = Engine.reply(of: request) { return .failure(error) }
+            return .success(Engine.json(forAgent: request))
+        } catch {
+            return .failure(Engine.structured(error))
+        }
+    }
+
+    /// Whether a tool call may take longer than a client's patience.
+    static func mayTakeLong(_ tool: String?) -> Bool {
+        guard let tool else { return false }
+        return tool == waitTool || !["filesystem__", "system__", "agent__"].contains { tool.hasPrefix($0) }
+    }
+}

@@ -1,0 +1,54 @@
+import HTTPTypes
+import Hummingbird
+import KruxCore
+import NIOCore
+
+/// A reply before it is bytes.
+struct HTTPReply: Sendable {
+    var status: HTTPResponse.Status
+    var body: [UInt8]
+    var headers: [(HTTPField.Name, String)] = []
+
+    static func json(_ status: HTTPResponse.Status, _ json: JSONObject) -> HTTPReply {
+        HTTPReply(status: status, body: json.canonicalBytes())
+    }
+
+    /// `{status: failed | pending, error}` with the status code that fits.
+    static func error(_ error: StructuredError) -> HTTPReply {
+        let pending = error.kind == .approvalPending
+        var reply = HTTPReply.json(
+            error.kind.httpStatus, ["status": pending ? "pending" : "failed", "error": error.json])
+        if error.kind == .unauthenticated { reply.headers.append((.wwwAuthenticate, "Bearer realm=\"kruxos\"")) }
+        if let seconds = error.retryAfter { reply.headers.append((.retryAfter, "\(seconds)")) }
+        return reply
+    }
+
+    /// One buffer, one write.
+    var response: Response {
+        var fields = HTTPFields()
+        fields[.contentType] = "application/json"
+        for (name, value) in headers { fields[name] = value }
+        return Response(status: status, headers: fields, body: ResponseBody(byteBuffer: ByteBuffer(bytes: body)))
+    }
+}
+
+extension StructuredError.Kind {
+    /// The one place that maps errors to HTTP.
+    var httpStatus: HTTPResponse.Status {
+        switch self {
+        case .invalidRequest, .invalidArguments, .wrongType: .badRequest
+        case .unauthenticated: .unauthorized
+        case .blocked, .approvalRejected, .outsideWorkspace: .forbidden
+        case .unknownCapability, .notFound: .notFound
+        case .approvalPending: .accepted
+        case .alreadyExists, .conflict, .pathChanged, .approvalRefused, .approvalCancelled: .conflict
+        case .tooLarge: .contentTooLarge
+        case .timedOut: .gatewayTimeout
+        case .storageFull: HTTPResponse.Status(code: 507, reasonPhrase: "Insufficient Storage")
+        case .capabilityUnavailable: .notImplemented
+        case .confinementUnavailable, .unavailable: .serviceUnavailable
+        case .overloaded: .tooManyRequests
+        case .ioFailure, .outcomeUnknown, .internalError: .internalServerError
+        }
+    }
+}
