@@ -102,9 +102,8 @@ let package = Package(
         .executableTarget(
             name: "KruxBenchmarks",
             dependencies: [
-                "KruxCore", "KruxCrypto", "KruxPolicy", "KruxStore", "KruxAudit", "KruxRegistry", "KruxCapabilities",
-                "KruxEngine", "KruxGateway", sqlite,
-            ] + nio,
+                "KruxCore", "KruxCrypto", "KruxPolicy", "KruxStore", "KruxAudit", "KruxCapabilities", "KruxPolicies", log,
+            ],
             swiftSettings: swiftSettings),
     ],
     swiftLanguageModes: [.v6]

@@ -9,7 +9,17 @@ package struct Redactor: Sendable {
     private static let secretWords = [
         "password", "passwd", "passphrase", "secret", "token", "api_key", "apikey", "authorization", "credential",
         "private_key", "cookie",
-    ]
+    ].map { Array($0.utf8) }
+
+    /// Whether a name holds a secret-like word, in either case of ASCII. Bytes, because the standard library's
+    /// substring search costs more than signing the row does.
+    static func isSecretLike(_ name: String) -> Bool {
+        let bytes = name.utf8.map { (65...90).contains($0) ? $0 | 0x20 : $0 }
+        return secretWords.contains { word in
+            bytes.count >= word.count
+                && (0...(bytes.count - word.count)).contains { bytes[$0..<$0 + word.count].elementsEqual(word) }
+        }
+    }
 
     private let key: Digest
 
@@ -22,8 +32,7 @@ package struct Redactor: Sendable {
     }
 
     private func redact(_ value: JSONValue, key name: String) -> JSONValue {
-        let lower = name.lowercased()
-        if Self.secretWords.contains(where: { lower.contains($0) }) {
+        if Self.isSecretLike(name) {
             return ["$redacted": .string(digest(value.canonicalBytes()))]
         }
         switch value {

@@ -1,1 +1,22 @@
-print(1)
+import Foundation
+
+/// Measures the gate against its budgets. Each figure is a median; ratios compare what was measured in the same run.
+///
+///     swift run -c release KruxBenchmarks [decision|audit|http] [--seconds N]
+let arguments = CommandLine.arguments.dropFirst()
+let chosen = arguments.filter { ["decision", "audit", "http"].contains($0) }
+let seconds = arguments.firstIndex(of: "--seconds").flatMap { index in
+    arguments.indices.contains(index + 1) ? Int(arguments[index + 1]) : nil
+}
+func wanted(_ name: String) -> Bool { chosen.isEmpty || chosen.contains(name) }
+
+do {
+    var report = Report()
+    if wanted("decision") { try DecisionBenchmark.run(&report) }
+    if wanted("audit") { try await AuditBenchmark.run(&report) }
+    if wanted("http") { try HTTPBenchmark.run(&report, seconds: seconds ?? 3) }
+    report.printSummary()
+} catch {
+    FileHandle.standardError.write(Data("benchmark failed: \(error)\n".utf8))
+    exit(1)
+}

@@ -65,7 +65,6 @@ struct QuickstartCommand: AsyncParsableCommand {
     /// A rule of the agent's own, to show where one goes: deleting asks first.
     private func writeAgentPolicy(_ home: Home, _ name: String) throws {
         let folder = home.policies + "/agents"
-        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         let text = """
             # Rules for one agent, on top of the active policy.
             agent: \(name)

@@ -51,7 +51,7 @@ package struct Home: Sendable {
             prefix += "/" + component
             folders.append(prefix)
         }
-        for folder in folders + [root + "/keys", root + "/workspaces"] {
+        for folder in folders + [root + "/keys", root + "/workspaces", policies, policies + "/agents"] {
             if mkdir(folder, 0o700) != 0, errno != EEXIST, errno != EROFS || access(folder, F_OK) != 0 {
                 throw StructuredError(
                     .ioFailure, "cannot create `\(folder)`: \(String(cString: strerror(errno)))",

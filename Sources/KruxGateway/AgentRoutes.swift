@@ -147,8 +147,7 @@ struct AgentRoutes: HTTPResponder {
             wait = seconds
         }
         let request = CallRequest(capability: capability, arguments: arguments)
-        let tool = capability.replacing(".", with: "__")
-        guard wait > 0 || AgentTools.mayTakeLong(tool) else {
+        guard wait > 0 || AgentTools.mayTakeLong(capability: capability) else {
             return Self.reply(await engine.call(request, by: caller)).response
         }
         let seconds = Double(wait)

@@ -60,9 +60,14 @@ struct AgentTools: MCPToolHost {
         }
     }
 
-    /// Whether a tool call may take longer than a client's patience.
-    static func mayTakeLong(_ tool: String?) -> Bool {
+    /// Whether a call may take longer than a client's patience.
+    static func mayTakeLong(capability: String) -> Bool {
+        !["filesystem.", "system.", "agent."].contains { capability.hasPrefix($0) }
+    }
+
+    /// The same of a tool's name.
+    static func mayTakeLong(tool: String?) -> Bool {
         guard let tool else { return false }
-        return tool == waitTool || !["filesystem__", "system__", "agent__"].contains { tool.hasPrefix($0) }
+        return CapabilityName(toolName: tool).map { mayTakeLong(capability: $0.text) } ?? true
     }
 }

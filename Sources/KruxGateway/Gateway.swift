@@ -67,7 +67,7 @@ package struct Gateway: Sendable {
     ) -> any Service {
         Application(
             responder: responder,
-            server: .http1(
+            server: OnLoopChannel.builder(
                 configuration: .init(
                     idleTimeout: .seconds(120),
                     httpDecoderConfiguration: .init(

@@ -172,7 +172,7 @@ struct MCPRoute: Sendable {
     private func answer(
         _ server: MCPServer, _ id: JSONValue, _ method: String, _ params: JSONObject?, _ era: MCPServer.Era
     ) async -> Response {
-        guard method == "tools/call", AgentTools.mayTakeLong(params?["name"]?.string) else {
+        guard method == "tools/call", AgentTools.mayTakeLong(tool: params?["name"]?.string) else {
             let (status, json) = await Self.result(server, id, method, params, era)
             return HTTPReply.json(status, json).response
         }

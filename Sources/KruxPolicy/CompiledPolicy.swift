@@ -39,7 +39,21 @@ package struct CompiledPolicy: Sendable {
         /// A lower layer cannot loosen this answer.
         let binds: Bool
         let index: Int32
-        let conditions: [Condition.Test]
+        let conditions: [CompiledCondition]
+    }
+
+    /// A condition ready to be judged.
+    enum CompiledCondition: Sendable {
+        /// The directory's bytes, without a trailing slash.
+        case pathPrefix([UInt8])
+        case contentSize(Condition.Comparison, Int64)
+
+        init(_ test: Condition.Test) {
+            switch test {
+            case .pathPrefix(let prefix): self = .pathPrefix(Array(prefix.utf8))
+            case .contentSize(let comparison, let size): self = .contentSize(comparison, size)
+            }
+        }
     }
 
     struct AgentLayer: Sendable {
@@ -216,7 +230,7 @@ package struct PolicyCompiler {
                 guard !covered.isEmpty else { continue }
                 let compiled = CompiledPolicy.CompiledRule(
                     tier: rule.tier, binds: rule.tier == .blocked || rule.locked || tightenOnly,
-                    index: Int32(records.count), conditions: rule.conditions.map(\.test))
+                    index: Int32(records.count), conditions: rule.conditions.map { .init($0.test) })
                 records.append(
                     .init(
                         document: document.name, pattern: rule.pattern.text, tier: rule.tier, reason: rule.reason,

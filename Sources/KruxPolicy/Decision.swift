@@ -1,5 +1,5 @@
 package import KruxCore
-package import KruxCrypto
+import KruxCrypto
 
 /// What of a call a decision may read, besides the policy.
 package struct CallFacts: Sendable {
@@ -71,6 +71,12 @@ extension CompiledPolicy {
     }
 
     private func decide(_ facts: CallFacts, path: String?) -> Decision {
+        guard var path else { return decide(facts, nil) }
+        // Rules compare bytes in place.
+        return path.withUTF8 { decide(facts, $0) }
+    }
+
+    private func decide(_ facts: CallFacts, _ path: UnsafeBufferPointer<UInt8>?) -> Decision {
         if brokenAgents[facts.agent] != nil {
             return Decision(tier: .blocked, layer: .agent, rule: nil, agent: .blocked)
         }
@@ -108,7 +114,7 @@ extension CompiledPolicy {
         }
     }
 
-    private func match(_ chain: [CompiledRule], _ path: String?, _ size: Int64?) -> Match {
+    private func match(_ chain: [CompiledRule], _ path: UnsafeBufferPointer<UInt8>?, _ size: Int64?) -> Match {
         var match = Match()
         for rule in chain {
             switch Self.truth(rule.conditions, path, size) {
@@ -125,7 +131,9 @@ extension CompiledPolicy {
         return match
     }
 
-    private static func truth(_ conditions: [Condition.Test], _ path: String?, _ size: Int64?) -> Truth {
+    private static func truth(
+        _ conditions: [CompiledCondition], _ path: UnsafeBufferPointer<UInt8>?, _ size: Int64?
+    ) -> Truth {
         var result = Truth.yes
         for condition in conditions {
             switch truth(condition, path, size) {
@@ -137,7 +145,9 @@ extension CompiledPolicy {
         return result
     }
 
-    private static func truth(_ condition: Condition.Test, _ path: String?, _ size: Int64?) -> Truth {
+    private static func truth(
+        _ condition: CompiledCondition, _ path: UnsafeBufferPointer<UInt8>?, _ size: Int64?
+    ) -> Truth {
         switch condition {
         case .pathPrefix(let prefix):
             guard let path else { return .unknown }
@@ -207,12 +217,18 @@ extension CompiledPolicy {
 
 /// Whether `path` is `directory` or lies below it, by whole components. `directory` has no trailing slash; the root is
 /// empty. Bytes are compared, as the file system does.
-package func pathIsUnder(_ path: String, _ directory: String) -> Bool {
-    let path = path.utf8
-    let directory = directory.utf8
-    guard path.starts(with: directory) else { return false }
-    return path.count == directory.count || directory.isEmpty
-        || path[path.index(path.startIndex, offsetBy: directory.count)] == UInt8(ascii: "/")
+package func pathIsUnder(_ path: UnsafeBufferPointer<UInt8>, _ directory: [UInt8]) -> Bool {
+    let count = directory.count
+    guard path.count >= count, path.count == count || count == 0 || path[count] == UInt8(ascii: "/") else {
+        return false
+    }
+    // From the end: prefixes of one policy share their beginning.
+    var index = count
+    while index > 0 {
+        index -= 1
+        if path[index] != directory[index] { return false }
+    }
+    return true
 }
 
 extension Array where Element == [CompiledPolicy.Match] {

@@ -1,4 +1,4 @@
-package import KruxCore
+import KruxCore
 
 /// Reads a YAML text into a `PolicyDocument`, collecting every error rather than stopping at the first.
 package struct PolicyDocumentReader {

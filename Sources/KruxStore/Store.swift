@@ -45,6 +45,7 @@ package final class Store: SnapshotSource, Sendable {
                     PRAGMA wal_autocheckpoint = 0;
                     PRAGMA foreign_keys = ON;
                     PRAGMA cache_size = -16384;
+                    PRAGMA temp_store = MEMORY;
                     """)
         }
         do {
@@ -59,7 +60,7 @@ package final class Store: SnapshotSource, Sendable {
                     hint: "something else has changed the file; put a backup in its place")
             }
             let found = try queue.unsafeRead { try participants(DatabaseReadTx(db: $0)) }
-            writer = Writer(queue: queue, path: path, participants: found, log: log)
+            writer = Writer(queue: queue, participants: found, log: log)
             readers = ReaderPool(path: path)
         } catch {
             throw Writer.translate(error)

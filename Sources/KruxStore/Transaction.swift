@@ -83,7 +83,8 @@ package struct WriteTx: ReadTx {
     @discardableResult
     package func execute(_ sql: String, _ arguments: [SQLValue] = []) throws -> Int {
         let statement = try db.cachedStatement(sql: sql)
-        try statement.execute(arguments: StatementArguments(arguments.map(\.databaseValue)))
+        statement.setUncheckedArguments(StatementArguments(arguments.map(\.databaseValue)))
+        try statement.execute()
         return db.changesCount
     }
 }

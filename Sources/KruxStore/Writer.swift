@@ -19,7 +19,7 @@ package protocol TransactionParticipant: AnyObject {
 package final class Writer: @unchecked Sendable {
     // @unchecked: `queue`'s connection is used by `thread` alone; everything mutable is read and written under `lock`.
     private let queue: DatabaseQueue
-    private let walPath: String
+    private let logPages = LogPages()
     private let log: Logger
     private let lock = NSCondition()
     private var pending: [any Job] = []
@@ -30,14 +30,24 @@ package final class Writer: @unchecked Sendable {
     private static let largestBatch = 512
     /// Quiet time after which the log is folded into the file.
     private static let idle: TimeInterval = 0.5
-    /// Bytes of log after which it is folded into the file between two transactions.
-    private static let longLog: Int64 = 16 << 20
+    /// Pages of log after which it is folded into the file between two transactions. The log then starts over in the
+    /// same place, and a commit that overwrites costs half of one that makes the log longer.
+    private static let longLog: Int32 = 1000
 
-    init(queue: DatabaseQueue, path: String, participants: [any TransactionParticipant], log: Logger) {
+    init(queue: DatabaseQueue, participants: [any TransactionParticipant], log: Logger) {
         self.queue = queue
-        walPath = path + "-wal"
         self.participants = participants
         self.log = log
+        let pages = Unmanaged.passUnretained(logPages).toOpaque()
+        queue.inDatabase { db in
+            // SQLite calls it after each commit, on this connection's thread, with the pages in the log.
+            _ = sqlite3_wal_hook(
+                db.sqliteConnection,
+                { context, _, _, pages in
+                    if let context { Unmanaged<LogPages>.fromOpaque(context).takeUnretainedValue().count = pages }
+                    return SQLITE_OK
+                }, pages)
+        }
         let thread = Thread { [self] in run() }
         thread.name = "kruxos.writer"
         thread.stackSize = 2 << 20
@@ -82,13 +92,19 @@ package final class Writer: @unchecked Sendable {
             return
         }
         pending.append(job)
-        // The thread looks again by itself while there is work.
-        if pending.count == 1 { lock.signal() }
+        // The thread looks again by itself while there is work, and wakes early for a full batch.
+        if pending.count == 1 || pending.count == Self.enoughCompany { lock.signal() }
         lock.unlock()
     }
 
+    /// How long a batch waits for company. Only when the last one had some: a lone caller is never kept waiting, and
+    /// under load fewer, larger commits leave the processor to the callers.
+    private static let company: TimeInterval = 0.000_8
+    private static let enoughCompany = 24
+
     private func run() {
         var dirty = true
+        var lastBatch = 0
         while true {
             lock.lock()
             var wake: Date?
@@ -101,6 +117,10 @@ package final class Writer: @unchecked Sendable {
                     lock.wait()
                 }
             }
+            if lastBatch > 1, !stopping, !pending.isEmpty {
+                let deadline = Date(timeIntervalSinceNow: Self.company)
+                while pending.count < Self.enoughCompany, !stopping, lock.wait(until: deadline) {}
+            }
             let batch = Array(pending.prefix(Self.largestBatch))
             pending.removeFirst(batch.count)
             let ending = stopping && batch.isEmpty
@@ -111,8 +131,9 @@ package final class Writer: @unchecked Sendable {
                 continue
             }
             commit(batch)
+            lastBatch = batch.count
             dirty = true
-            if logSize() > Self.longLog { _ = checkpoint("PASSIVE") }
+            if logPages.count > Self.longLog { _ = checkpoint("PASSIVE") }
         }
         lock.lock()
         stopped = true
@@ -165,11 +186,6 @@ package final class Writer: @unchecked Sendable {
         }
     }
 
-    private func logSize() -> Int64 {
-        var status = stat()
-        return stat(walPath, &status) == 0 ? Int64(status.st_size) : 0
-    }
-
     /// SQLite's error in the store's words, without bound values.
     static func translate(_ error: any Error) -> any Error {
         guard let error = error as? DatabaseError else { return error }
@@ -189,6 +205,11 @@ package final class Writer: @unchecked Sendable {
 private final class ResultBox<T>: @unchecked Sendable {
     // @unchecked: written once before the semaphore is signalled, read after it was waited for.
     var result: Result<T, any Error>?
+}
+
+/// How long the log is. Written and read on the writer's thread.
+private final class LogPages {
+    var count: Int32 = 0
 }
 
 private protocol Job: AnyObject {

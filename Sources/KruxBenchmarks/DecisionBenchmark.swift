@@ -1,0 +1,96 @@
+import KruxCapabilities
+import KruxCore
+import KruxPolicies
+import KruxPolicy
+
+/// Deciding, in process, under policies of growing size.
+enum DecisionBenchmark {
+    static func run(_ report: inout Report) throws {
+        print("decision")
+        var hundred: Double?
+        for (rules, agents) in [(10, 1), (100, 1), (10_000, 1), (10_000, 1000)] {
+            let bundle = bundle(rules: rules, agents: agents)
+            let compileStart = nanoseconds()
+            let policy = try PolicyCompiler.compile(bundle, catalogue: Capabilities.catalogue)
+            let compileMilliseconds = Double(nanoseconds() - compileStart) / 1e6
+            let calls = calls(agents: agents)
+            var samples: [UInt64] = []
+            samples.reserveCapacity(calls.count * 4)
+            var blocked = 0
+            for round in 0..<5 {
+                for call in calls {
+                    let start = nanoseconds()
+                    let decision = policy.decide(call)
+                    let elapsed = nanoseconds() - start
+                    if decision.tier == .blocked { blocked += 1 }
+                    if round > 0 { samples.append(elapsed) }
+                }
+            }
+            // The clock's own cost is in every sample; take the median of empty ones off.
+            var empty: [UInt64] = []
+            for _ in 0..<10_000 {
+                let start = nanoseconds()
+                empty.append(nanoseconds() - start)
+            }
+            let overhead = Double(empty.quantile(0.5) ?? 0)
+            let p50 = max(0, Double(samples.quantile(0.5) ?? 0) - overhead) / 1000
+            let p99 = max(0, Double(samples.quantile(0.99) ?? 0) - overhead) / 1000
+            let name = "decision, \(rules) rules, \(agents) agents"
+            if rules == 100 {
+                hundred = p50
+                report.add("\(name), p50", "\(format(p50, 3)) µs", budget: "≤ 1 µs", met: p50 <= 1)
+                report.add("\(name), p99", "\(format(p99, 3)) µs", budget: "≤ 5 µs", met: p99 <= 5)
+            } else {
+                let budgeted = rules > 100 && agents > 1
+                let budget = budgeted ? "≤ 2× 100 rules" : ""
+                report.add("\(name), p50", "\(format(p50, 3)) µs", budget: budget, met: budgeted ? p50 <= 2 * (hundred ?? 0) : nil)
+                report.add("\(name), p99", "\(format(p99, 3)) µs")
+            }
+            report.add("compile, \(rules) rules, \(agents) agents", "\(format(compileMilliseconds, 1)) ms (\(blocked) blocked)")
+        }
+    }
+
+    /// `rules` conditional rules: all in the organisation's document, or 100 there and the rest in the agents' own.
+    private static func bundle(rules: Int, agents: Int) -> PolicyBundle {
+        let names = Capabilities.catalogue.names
+        let files = names.filter { $0.hasPrefix("filesystem.") && !$0.hasSuffix("restore") }
+        func list(_ count: Int, _ seed: Int) -> String {
+            (0..<count).map { index in
+                let number = index + seed
+                return """
+                      - capability: "\(files[number % files.count])"
+                        tier: \(["autonomous", "notify", "approval_required"][number % 3])
+                        conditions: { path_prefix: "/workspace/agent-\(number % 97)/project-\(number)/" }
+                    """
+            }.joined(separator: "\n")
+        }
+        let policy = """
+            name: bench
+            agent_overrides: within_system
+            defaults: { tier: notify }
+            rules:
+            \(list(agents == 1 ? rules : 100, 0))
+            """
+        var documents: [String: PolicySource] = [:]
+        if agents > 1 {
+            for agent in 0..<agents {
+                let text = "agent: agent-\(agent)\nrules:\n\(list((rules - 100) / agents, agent))"
+                documents["agent-\(agent)"] = PolicySource(file: "agents/agent-\(agent).yaml", text: Array(text.utf8))
+            }
+        }
+        return PolicyBundle(
+            system: PolicySource(file: "system.yaml", text: BuiltInPolicies.system), active: "bench",
+            policies: [PolicySource(file: "bench.yaml", text: Array(policy.utf8))], agents: documents)
+    }
+
+    private static func calls(agents: Int) -> [CallFacts] {
+        let files = Capabilities.catalogue.declarations.enumerated().filter { $1.name.text.hasPrefix("filesystem.") }
+        return (0..<20_000).map { number in
+            let (index, _) = files[number % files.count]
+            return CallFacts(
+                agent: "agent-\(number % agents)", capability: index,
+                paths: ["/workspace/agent-\(number % agents)/project-\(number % 211)/Sources/file-\(number).swift"],
+                contentSize: Int64(number))
+        }
+    }
+}

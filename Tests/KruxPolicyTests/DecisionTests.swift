@@ -1,0 +1,189 @@
+import KruxCapabilities
+import KruxCore
+import KruxPolicy
+import Testing
+
+@Suite struct DecisionTests {
+    @Test func theMostSpecificPatternWinsWhereverItStands() throws {
+        let policy = try PolicyFixture(
+            active: """
+                capabilities:
+                  "*": { tier: blocked }
+                  state.shared.get: { tier: autonomous }
+                  state.*: { tier: approval_required }
+                  state.shared.*: { tier: notify }
+                """)
+        #expect(policy.tier("state.shared.get") == .autonomous)
+        #expect(policy.tier("state.shared.set") == .notify)
+        #expect(policy.tier("state.session.set") == .approvalRequired)
+        #expect(policy.tier("filesystem.read") == .blocked)
+    }
+
+    @Test func inAListTheFirstMatchWins() throws {
+        let policy = try PolicyFixture(
+            active: """
+                rules:
+                  - { capability: "filesystem.*", tier: notify }
+                  - { capability: "filesystem.read", tier: blocked }
+                capabilities:
+                  filesystem.read: { tier: approval_required }
+                  system.time: { tier: autonomous }
+                """)
+        #expect(policy.tier("filesystem.read") == .notify)
+        #expect(policy.tier("system.time") == .autonomous)
+    }
+
+    @Test func anEntryWithoutMatchingRuleFallsToTheNextLessSpecific() throws {
+        let policy = try PolicyFixture(
+            active: """
+                capabilities:
+                  filesystem.write:
+                    rules:
+                      - { condition: { path_prefix: /workspace/a/tmp }, tier: autonomous }
+                  filesystem.*: { tier: approval_required }
+                """)
+        #expect(policy.tier("filesystem.write", paths: ["/workspace/a/tmp/x"]) == .autonomous)
+        #expect(policy.tier("filesystem.write", paths: ["/workspace/a/x"]) == .approvalRequired)
+    }
+
+    @Test func aBlockedRuleAboveCannotBeLoosenedBelow() throws {
+        let policy = try PolicyFixture(
+            active: """
+                agent_overrides: within_system
+                capabilities:
+                  git.push: { tier: blocked }
+                  git.*: { tier: approval_required }
+                defaults: { tier: blocked }
+                """, agents: ["a": "capabilities: { \"*\": { tier: autonomous } }"])
+        #expect(policy.tier("git.push") == .blocked)
+        #expect(policy.tier("git.pull") == .autonomous)
+        #expect(policy.tier("email.read") == .autonomous, "a default does not bind")
+        #expect(policy.tier("secrets.export") == .blocked)
+    }
+
+    @Test func lockedDefaultsBind() throws {
+        let policy = try PolicyFixture(
+            active: "agent_overrides: within_system\ndefaults: { tier: approval_required, locked: true }",
+            agents: ["a": "capabilities: { \"*\": { tier: autonomous } }"])
+        #expect(policy.tier("email.read") == .approvalRequired)
+    }
+
+    @Test func withoutAWordOnAgentsTheyOnlyTighten() throws {
+        let policy = try PolicyFixture(
+            active: "capabilities: { \"*\": { tier: notify } }",
+            agents: ["a": "capabilities: { git.push: { tier: autonomous }, git.pull: { tier: blocked } }"])
+        #expect(policy.tier("git.push") == .notify)
+        #expect(policy.tier("git.pull") == .blocked)
+    }
+
+    @Test func whatAnAgentExtendsOnlyTightens() throws {
+        let policy = try PolicyFixture(
+            active: "agent_overrides: within_system\ncapabilities: { \"*\": { tier: notify } }",
+            agents: ["a": "extends: enterprise-restrictive", "b": "defaults: { tier: approval_required }", "c": "extends: personal-permissive"])
+        #expect(policy.tier("filesystem.write", agent: "a") == .approvalRequired)
+        #expect(policy.tier("filesystem.read", agent: "a") == .notify)
+        #expect(policy.tier("filesystem.read", agent: "b") == .approvalRequired)
+        #expect(policy.tier("filesystem.read", agent: "c") == .notify)
+    }
+
+    @Test func requirementsBindLikeTheSystemLayer() throws {
+        let policy = try PolicyFixture(
+            active: "agent_overrides: within_system\ncapabilities: { \"*\": { tier: autonomous } }",
+            agents: ["a": "capabilities: { \"*\": { tier: autonomous } }"],
+            requirements: "capabilities: { network.*: { tier: approval_required } }")
+        #expect(policy.tier("network.download") == .approvalRequired)
+        #expect(policy.decide("network.download").layer == .system)
+        #expect(policy.tier("secrets.export") == .blocked)
+        #expect(policy.tier("git.push") == .autonomous)
+    }
+
+    @Test func whatCannotBeJudgedTakesTheStricterSide() throws {
+        let text = """
+            capabilities:
+              filesystem.read:
+                rules:
+                  - { condition: { path_prefix: /workspace/a/secret }, tier: approval_required }
+                tier: autonomous
+              filesystem.write:
+                rules:
+                  - { conditions: { path_prefix: /workspace/a/tmp, content_size_lt: 10 }, tier: autonomous }
+                tier: notify
+            """
+        let policy = try PolicyFixture(active: text)
+        #expect(policy.tier("filesystem.read") == .approvalRequired)
+        #expect(policy.decide("filesystem.read").indeterminate)
+        #expect(policy.tier("filesystem.write", paths: ["/workspace/a/tmp/x"]) == .notify)
+        // One false condition settles it, whatever the other is.
+        #expect(!policy.decide("filesystem.write", paths: ["/workspace/a/x"]).indeterminate)
+        // An agent's rule that cannot be judged does not loosen.
+        let agent = try PolicyFixture(
+            active: "agent_overrides: within_system\ncapabilities: { \"*\": { tier: approval_required } }",
+            agents: ["a": "rules: [{ capability: filesystem.read, tier: autonomous, conditions: { path_prefix: /workspace/a } }]"])
+        #expect(agent.tier("filesystem.read") == .approvalRequired)
+        #expect(agent.tier("filesystem.read", paths: ["/workspace/a/x"]) == .autonomous)
+    }
+
+    @Test(arguments: [
+        ("lt", 9, true), ("lt", 10, false), ("lte", 10, true), ("lte", 11, false), ("gt", 10, false), ("gt", 11, true),
+        ("gte", 9, false), ("gte", 10, true),
+    ])
+    func contentSizeComparesDecodedBytes(_ comparison: String, _ size: Int64, _ holds: Bool) throws {
+        let policy = try PolicyFixture(
+            active: """
+                capabilities:
+                  filesystem.write:
+                    rules: [{ condition: { content_size_\(comparison): 10 }, tier: notify }]
+                    tier: blocked
+                """)
+        #expect(policy.tier("filesystem.write", size: size) == (holds ? .notify : .blocked))
+    }
+
+    @Test(arguments: [
+        ("/workspace/a", "/workspace/a", true), ("/workspace/a/b", "/workspace/a", true),
+        ("/workspace/ab", "/workspace/a", false), ("/workspace", "/workspace/a", false), ("/x", "", true),
+        ("/workspace/\u{212A}", "/workspace/K", false), ("/workspace/e\u{301}/x", "/workspace/\u{e9}", false),
+    ])
+    func pathsCompareByWholeComponentsAndBytes(_ path: String, _ directory: String, _ under: Bool) {
+        var path = path
+        #expect(path.withUTF8 { pathIsUnder($0, Array(directory.utf8)) } == under)
+    }
+
+    @Test func anAgentWhoseFileDoesNotCompileIsBlockedAndOthersAreNot() throws {
+        let policy = try PolicyFixture(agents: ["a": "capabilities: { filesystem.read: { tier: maybe } }", "b": "rules: []"])
+        #expect(policy.tier("filesystem.read", agent: "a") == .blocked)
+        #expect(policy.tier("filesystem.read", agent: "b") == .autonomous)
+        #expect(policy.compiled.brokenAgents["a"]?.diagnostics.count == 1)
+    }
+
+    @Test func toolsAreHiddenOnlyWhenEveryCallIsBlocked() throws {
+        let policy = try PolicyFixture(
+            active: """
+                agent_overrides: within_system
+                capabilities:
+                  filesystem.write:
+                    rules: [{ condition: { path_prefix: /workspace/a }, tier: notify }]
+                    tier: blocked
+                  filesystem.append: { tier: blocked }
+                  filesystem.read: { tier: autonomous }
+                defaults: { tier: blocked }
+                """, agents: ["a": "capabilities: { filesystem.append: { tier: autonomous }, git.push: { tier: notify } }"])
+        func hidden(_ name: String) throws -> Bool {
+            policy.compiled.blocksEveryCall(agent: "a", capability: try #require(Capabilities.catalogue.index(of: name)))
+        }
+        #expect(try !hidden("filesystem.write"))
+        #expect(try hidden("filesystem.append"))
+        #expect(try !hidden("filesystem.read"))
+        #expect(try hidden("filesystem.delete"))
+        #expect(try !hidden("git.push"))
+        #expect(try hidden("secrets.read_raw"))
+    }
+
+    @Test func bundlesKeepTheirDigestThroughStorage() throws {
+        let bundle = PolicyBundle(
+            system: PolicySource(file: "system.yaml", text: Array("name: s".utf8)), active: "a",
+            policies: [PolicySource(file: "a.yaml", text: Array("name: a\n# é".utf8))],
+            agents: ["x": PolicySource(file: "agents/x.yaml", text: Array("rules: []".utf8))])
+        let stored = try #require(PolicyBundle(json: try JSONParser.parse(bundle.json.canonicalText)))
+        #expect(stored == bundle && stored.digest == bundle.digest)
+    }
+}
