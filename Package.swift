@@ -21,7 +21,9 @@ func room(
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .testTarget(name: name, dependencies: dependencies, swiftSettings: swiftSettings)
+    .testTarget(
+        name: name, dependencies: dependencies, exclude: name == "EndToEndTests" ? ["peers"] : [],
+        swiftSettings: swiftSettings)
 }
 
 let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
@@ -105,6 +107,24 @@ let package = Package(
                 "KruxCore", "KruxCrypto", "KruxPolicy", "KruxStore", "KruxAudit", "KruxCapabilities", "KruxPolicies", log,
             ],
             swiftSettings: swiftSettings),
+
+        // Tests. EndToEndTests starts the real binary, so it is built with them.
+        .target(name: "KruxTestSupport", path: "Tests/KruxTestSupport", swiftSettings: swiftSettings),
+        tests("KruxCoreTests", ["KruxCore"]),
+        tests("KruxPolicyTests", ["KruxCore", "KruxPolicy", "KruxPolicies", "KruxCapabilities"]),
+        tests("KruxStoreTests", ["KruxStore", "KruxTestSupport", sqlite, log]),
+        tests("KruxAuditTests", ["KruxCore", "KruxCrypto", "KruxStore", "KruxAudit", "KruxTestSupport", sqlite, log]),
+        tests(
+            "KruxCapabilitiesTests",
+            ["KruxCore", "KruxCrypto", "KruxSandbox", "KruxCapabilities", "KruxTestSupport"]),
+        tests("KruxApprovalsTests", ["KruxApprovals"]),
+        tests(
+            "KruxEngineTests",
+            [
+                "KruxCore", "KruxAudit", "KruxStore", "KruxApprovals", "KruxCapabilities", "KruxEngine",
+                "KruxTestSupport", log,
+            ]),
+        tests("EndToEndTests", ["KruxCore", "KruxTestSupport", "kruxos"]),
     ],
     swiftLanguageModes: [.v6]
 )

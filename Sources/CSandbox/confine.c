@@ -346,6 +346,8 @@ int krux_confine_and_exec(const struct krux_launch *launch, uint32_t *failed) {
     int error = apply_limits(&launch->limits);
     if (error < 0) return error;
     *failed = KRUX_STEP_PRIVILEGES;
+    /* The session keyring is inherited and holds the owner's keys; an empty one of its own replaces it. */
+    if (syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL) < 0 && errno != ENOSYS) return -errno;
     error = drop_privileges();
     if (error < 0) return error;
     *failed = KRUX_STEP_LANDLOCK;

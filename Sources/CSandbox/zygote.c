@@ -4,9 +4,11 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -99,19 +101,29 @@ static int receive_message(int socket, int32_t *value, int *fds, int capacity) {
     return count == (ssize_t)sizeof *value ? received : -EPROTO;
 }
 
-/* Reads a launch out of its memfd. The strings stay mapped for the life of the process. */
-static int read_launch(int memory, struct krux_launch *launch) {
+/* A launch as it was read, to be given back once the clone has its own copy. */
+struct held {
+    void *base;
+    size_t size;
+    const char **list;
+};
+
+/* Reads a launch out of its memfd. */
+static int read_launch(int memory, struct krux_launch *launch, struct held *held) {
     struct stat status;
     if (fstat(memory, &status) < 0) return -errno;
     if ((size_t)status.st_size < sizeof(struct wire_header)) return -EPROTO;
     char *base = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, memory, 0);
     if (base == MAP_FAILED) return -errno;
+    held->base = base;
+    held->size = (size_t)status.st_size;
     const struct wire_header *header = (const void *)base;
     if (header->bytes != (uint64_t)status.st_size - sizeof *header || base[status.st_size - 1] != 0) return -EPROTO;
     if (header->arguments == 0 || header->arguments > MAX_STRINGS || header->environment > MAX_STRINGS) return -EPROTO;
     size_t total = 2 + header->arguments + header->environment;
     const char **list = calloc(total + 2, sizeof *list);
     if (!list) return -ENOMEM;
+    held->list = list;
     const char *cursor = base + sizeof *header, *end = base + status.st_size;
     const char **arguments = list, **environment = list + header->arguments + 1;
     for (size_t index = 0; index < total; index++) {
@@ -180,8 +192,9 @@ static void init_process(const struct krux_launch *launch, uid_t uid, gid_t gid)
 static void launch_one(int socket, int *fds) {
     struct krux_launch launch;
     memset(&launch, 0, sizeof launch);
+    struct held held = {NULL, 0, NULL};
     int pidfd = -1;
-    int32_t result = read_launch(fds[0], &launch);
+    int32_t result = read_launch(fds[0], &launch, &held);
     launch.workspace_fd = fds[1];
     launch.stdout_fd = fds[2];
     launch.stderr_fd = fds[3];
@@ -206,6 +219,8 @@ static void launch_one(int socket, int *fds) {
             result = -errno;
         }
     }
+    if (held.base) munmap(held.base, held.size);
+    free(held.list);
     send_message(socket, result, &pidfd, result == 0 ? 1 : 0);
     if (pidfd >= 0) close(pidfd);
 }
@@ -237,28 +252,54 @@ static void zygote_main(int socket) {
     }
 }
 
-int krux_zygote_start(void) {
-    if (zygote_socket >= 0 && zygote_owner == getpid()) return 0;
+static const char zygote_name[] = "kruxos-zygote";
+
+/* Before main the process has one thread and is forked; later its own binary is started anew, and the constructor
+ * below makes a zygote of it before anything else runs. */
+static int start_zygote(int before_main) {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) return -errno;
-    pid_t child = fork();
-    if (child < 0) {
-        int error = errno;
-        close(pair[0]);
-        close(pair[1]);
-        return -error;
-    }
-    if (child == 0) {
-        close(pair[0]);
-        zygote_main(pair[1]);
+    int error = 0;
+    if (before_main) {
+        pid_t child = fork();
+        if (child < 0) error = errno;
+        if (child == 0) {
+            close(pair[0]);
+            zygote_main(pair[1]);
+        }
+    } else {
+        posix_spawn_file_actions_t actions;
+        const char *arguments[] = {zygote_name, NULL}, *environment[] = {NULL};
+        pid_t child;
+        error = posix_spawn_file_actions_init(&actions);
+        if (!error) {
+            /* dup2 onto itself would keep close-on-exec. */
+            int end = fcntl(pair[1], F_DUPFD, 10);
+            error = end < 0 ? errno : posix_spawn_file_actions_adddup2(&actions, end, 3);
+            if (!error) error = posix_spawn_file_actions_addclosefrom_np(&actions, 4);
+            if (!error)
+                error = posix_spawn(&child, "/proc/self/exe", &actions, NULL, (char *const *)arguments,
+                                    (char *const *)environment);
+            if (end >= 0) close(end);
+            posix_spawn_file_actions_destroy(&actions);
+        }
     }
     close(pair[1]);
+    if (error) {
+        close(pair[0]);
+        return -error;
+    }
     zygote_socket = pair[0];
     zygote_owner = getpid();
     return 0;
 }
 
-int krux_zygote_launch(const struct krux_launch *launch) {
+int krux_zygote_start(void) {
+    if (zygote_socket >= 0 && zygote_owner == getpid()) return 0;
+    return start_zygote(0);
+}
+
+static int launch_through_zygote(const struct krux_launch *launch) {
     int error = krux_zygote_start();
     if (error < 0) return error;
     struct wire_header header = {.limits = launch->limits};
@@ -295,9 +336,19 @@ int krux_zygote_launch(const struct krux_launch *launch) {
     return error < 0 ? error : pidfd;
 }
 
+int krux_zygote_launch(const struct krux_launch *launch) {
+    int result = launch_through_zygote(launch);
+    if (result != -EPIPE && result != -ECONNRESET) return result;
+    /* The zygote has died; nothing was launched. A new one takes its place. */
+    close(zygote_socket);
+    zygote_socket = -1;
+    return launch_through_zygote(launch);
+}
+
 /* Before main, while the process has one thread. */
 __attribute__((constructor)) static void start_for_gateway(int argc, char **argv, char **envp) {
     (void)envp;
+    if (argc == 1 && strcmp(argv[0], zygote_name) == 0) zygote_main(3);
     if (argc < 2) return;
     const char *name = strrchr(argv[0], '/');
     name = name ? name + 1 : argv[0];
@@ -305,7 +356,7 @@ __attribute__((constructor)) static void start_for_gateway(int argc, char **argv
     for (int index = 1; index < argc; index++)
         if (strcmp(argv[index], "serve") == 0 || strcmp(argv[index], "call") == 0) {
             /* A failure shows again, with its reason, at the first launch. */
-            (void)krux_zygote_start();
+            (void)start_zygote(1);
             return;
         }
 }

@@ -1,6 +1,6 @@
 import Foundation
 import KruxCore
-import KruxCrypto
+package import KruxCrypto
 package import KruxStore
 
 /// What a verification found.
@@ -8,13 +8,19 @@ package struct AuditVerdict: Sendable, Equatable {
     package struct Failure: Sendable, Equatable {
         package let seq: Int64
         package let reason: String
+
+        package init(seq: Int64, reason: String) {
+            self.seq = seq
+            self.reason = reason
+        }
     }
 
     package var rows: Int64 = 0
     package var firstFailure: Failure?
     /// Rows that no anchor vouches for; a file alone cannot prove that its own tail is whole.
     package var unanchored: Int64 = 0
-    package var publicKey: String?
+    /// The key that signed the last row.
+    package var publicKey: PublicKey?
 
     package var isIntact: Bool { firstFailure == nil }
 
@@ -30,7 +36,8 @@ package enum AuditVerifier {
     private struct StoredRow {
         let seq: Int64, epoch: Int64
         let keyID: [UInt8], prev: [UInt8], bodyHash: [UInt8], signature: [UInt8]
-        let body: String?
+        /// The stored bytes, whatever type SQLite gives them; nil once pruned.
+        let body: [UInt8]?
         let columns: [String?]
     }
 
@@ -51,6 +58,9 @@ package enum AuditVerifier {
         var publicKeys: [Digest: (key: PublicKey, epoch: Int64)] = [:]
         var installID: String?
         var schemaDiffers = false
+        var keyRows = 0
+        // A key counts once a row has introduced it: the first row the first key, a row signed by a known key each later.
+        var introduced: Set<Digest> = []
         try source.read { tx in
             installID = try tx.first("SELECT value FROM meta WHERE key = 'install_id'") { $0.text(0) }
             for (id, bytes, epoch) in try tx.rows(
@@ -60,6 +70,7 @@ package enum AuditVerifier {
                 guard let key = PublicKey(bytes), key.id.bytes == id else { continue }
                 publicKeys[key.id] = (key, epoch)
             }
+            keyRows = try tx.first("SELECT count(*) FROM keys") { Int($0.int(0)) } ?? 0
             schemaDiffers = try Store.schema(tx) != Store.expectedSchema()
         }
         func fail(_ seq: Int64, _ reason: String) -> AuditVerdict {
@@ -67,6 +78,7 @@ package enum AuditVerifier {
             return verdict
         }
         guard let installID else { return fail(0, "the file has no install id") }
+        if publicKeys.count != keyRows { return fail(0, "the table of keys holds something else") }
         if schemaDiffers { return fail(0, "the schema is not the one this version makes") }
         var last: Int64 = 0
         var previous = Digest.zero
@@ -89,7 +101,18 @@ package enum AuditVerifier {
                 }
                 switch check(row, expected: last + 1, previous, installID, publicKeys) {
                 case .failure(let reason): structural = .init(seq: row.seq, reason: reason.text)
-                case .success(let (head, key)):
+                case .success(let (head, key, detail)):
+                    if let detail, detail["install_id"]?.string == installID,
+                        let id = detail["key_id"]?.string.flatMap({ Digest(hex: $0) }),
+                        publicKeys[id]?.key.bytes.hex == detail["public_key"]?.string, row.seq == 1 || introduced.contains(key.id)
+                    {
+                        introduced.insert(id)
+                    }
+                    guard introduced.contains(key.id) else {
+                        structural = .init(seq: row.seq, reason: "it is signed by a key that no row before it introduced")
+                        break
+                    }
+                    verdict.publicKey = key
                     heads.append((head, row.signature, key, row.seq))
                     previous = RowFormat.leaf(head: head, signature: row.signature)
                     last = row.seq
@@ -106,22 +129,28 @@ package enum AuditVerifier {
             verdict.rows = last
             progress(last)
         }
+        if last == 0 { return fail(1, "row 1 is missing: every record begins with its key") }
+        for id in publicKeys.keys where !introduced.contains(id) {
+            return fail(last, "the table of keys holds a key that no row introduced")
+        }
+        // Queries read indexes, so these must say what the rows say.
+        let damage = try source.read { try $0.first("PRAGMA integrity_check(1)") { $0.text(0) } ?? "no answer" }
+        if damage != "ok" { return fail(last, "SQLite finds the file damaged: \(damage)") }
         verdict.rows = last
         verdict.unanchored = last
-        verdict.publicKey = publicKeys.first { $0.value.epoch == epoch }?.value.key.bytes.hex
         return verdict
     }
 
     private static func rows(_ tx: any ReadTx, after: Int64) throws -> [StoredRow] {
         let names = columns.map(\.name).joined(separator: ", ")
         return try tx.rows(
-            "SELECT seq, epoch, key_id, prev, body_hash, sig, body, \(names) FROM audit WHERE seq > ? ORDER BY seq LIMIT \(page)",
+            "SELECT seq, epoch, key_id, prev, body_hash, sig, CAST(body AS BLOB), body IS NULL, \(names) FROM audit WHERE seq > ? ORDER BY seq LIMIT \(page)",
             [.int(after)]
         ) { row in
             StoredRow(
                 seq: row.int(0), epoch: row.int(1), keyID: row.blob(2), prev: row.blob(3), bodyHash: row.blob(4),
-                signature: row.blob(5), body: row.optionalText(6),
-                columns: columns.indices.map { row.optionalText(7 + $0) })
+                signature: row.blob(5), body: row.int(7) == 1 ? nil : row.blob(6),
+                columns: columns.indices.map { row.optionalText(8 + $0) })
         }
     }
 
@@ -130,7 +159,7 @@ package enum AuditVerifier {
     private static func check(
         _ row: StoredRow, expected: Int64, _ previous: Digest, _ installID: String,
         _ keys: [Digest: (key: PublicKey, epoch: Int64)]
-    ) -> Result<(head: [UInt8], key: PublicKey), Reason> {
+    ) -> Result<(head: [UInt8], key: PublicKey, keyDetail: JSONValue?), Reason> {
         if row.seq != expected { return .failure(Reason(text: "row \(expected) is missing")) }
         guard row.prev == previous.bytes else { return .failure(Reason(text: "it does not follow the row before it")) }
         guard let keyID = Digest(row.keyID), let bodyHash = Digest(row.bodyHash) else {
@@ -140,8 +169,8 @@ package enum AuditVerifier {
             return .failure(Reason(text: "it names a key that the file does not know for its epoch"))
         }
         guard let body = row.body else { return .failure(Reason(text: "its body is gone and no prune row covers it")) }
-        guard sha256(Array(body.utf8)) == bodyHash else { return .failure(Reason(text: "its body was changed")) }
-        guard let parsed = try? JSONParser.parse(body), parsed.canonicalText.utf8Equals(body) else {
+        guard sha256(body) == bodyHash else { return .failure(Reason(text: "its body was changed")) }
+        guard let parsed = try? JSONParser.parse(body), parsed.canonicalBytes() == body else {
             return .failure(Reason(text: "its body is no canonical JSON"))
         }
         for (index, column) in columns.enumerated() {
@@ -162,7 +191,7 @@ package enum AuditVerifier {
             (
                 RowFormat.head(
                     originDigest: origin, epoch: row.epoch, seq: row.seq, prev: previous, keyID: keyID,
-                    bodyHash: bodyHash), known.key
+                    bodyHash: bodyHash), known.key, parsed["phase"] == "key" ? parsed["detail"] : nil
             ))
     }
 

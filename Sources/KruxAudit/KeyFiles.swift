@@ -33,6 +33,16 @@ package struct KeyFiles: Sendable {
         return key
     }
 
+    /// Whether the private half of the key lies here.
+    package func holds(_ publicKey: PublicKey) -> Bool {
+        do {
+            _ = try rowKey(publicKey)
+            return true
+        } catch {
+            return false
+        }
+    }
+
     /// The key of argument digests, made when it is not there yet.
     package func digestKey() throws -> Digest {
         let path = "\(folder)/digest.key"

@@ -27,6 +27,18 @@ package struct Redactor: Sendable {
 
     package func digest(_ bytes: [UInt8]) -> String { hmacSHA256(bytes, key: key).hex }
 
+    /// Redacted arguments as a row holds them: whole up to a limit, by digest beyond it, so that no call can fill the
+    /// disk with its own record.
+    package func recorded(_ arguments: JSONObject) -> JSONValue {
+        let redacted = redact(arguments)
+        let bytes = redacted.canonicalBytes()
+        if bytes.count <= Self.longestArguments { return .object(redacted) }
+        return ["$digest": .string(digest(bytes)), "bytes": .int(Int64(bytes.count))]
+    }
+
+    /// Bytes of redacted arguments that a row holds in full.
+    package static let longestArguments = 16 << 10
+
     package func redact(_ object: JSONObject) -> JSONObject {
         JSONObject(object.members.map { ($0.key, redact($0.value, key: $0.key)) })
     }

@@ -121,9 +121,7 @@ struct ApproveCommand: AsyncParsableCommand {
         ]
         let arguments = redactor.redact(request.arguments)
         let declared = Capabilities.catalogue[request.capability]?.input.properties ?? []
-        let shown = declared.filter { property in
-            arguments[property.name].map { $0 != property.defaultValue } ?? false
-        }
+        let shown = declared.filter { isWorthShowing(arguments[$0.name], of: $0) }
         let width = (shown.map { $0.name.count }.max() ?? 0) + 2
         for property in shown {
             guard let value = arguments[property.name] else { continue }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import KruxAudit
 import KruxCore
+import KruxCrypto
 import KruxEngine
 import KruxStore
 
@@ -101,15 +102,21 @@ struct AuditCommand: AsyncParsableCommand {
         @OptionGroup var source: Source
 
         mutating func run() async throws {
-            let verdict = try AuditVerifier.verify(try source.open(common))
+            var verdict = try AuditVerifier.verify(try source.open(common))
+            if source.db == nil, verdict.isIntact, let key = verdict.publicKey,
+                !KeyFiles(home: try common.resolveHome().root).holds(key)
+            {
+                verdict.firstFailure = .init(seq: verdict.rows, reason: "it is not signed by the key of this home")
+            }
+            let signer = verdict.publicKey?.bytes.hex
             if common.json {
                 Console.print([
                     "verdict": .string(verdict.isIntact ? "UNANCHORED" : "FAILED"), "rows": .int(verdict.rows),
                     "unanchored": .int(verdict.unanchored), "failed_row": .optional(verdict.firstFailure?.seq),
-                    "reason": .optional(verdict.firstFailure?.reason), "public_key": .optional(verdict.publicKey),
+                    "reason": .optional(verdict.firstFailure?.reason), "public_key": .optional(signer),
                 ])
             } else {
-                if verdict.isIntact { Console.print("\(verdict.rows) rows verified, signed by \(verdict.publicKey ?? "-")") }
+                if verdict.isIntact { Console.print("\(verdict.rows) rows verified, signed by \(signer ?? "-")") }
                 Console.print(verdict.text)
             }
             if !verdict.isIntact { throw KruxExit.verificationFailed }

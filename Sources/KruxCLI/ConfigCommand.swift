@@ -64,6 +64,11 @@ struct ConfigCommand: AsyncParsableCommand {
                 if common.json { return Console.print(.object(result)) }
                 Console.print("Active policy: \(result["name"]?.string ?? name)\nSource: \(result["source"]?.string ?? "-")")
                 for warning in result["warnings"]?.array ?? [] { Console.printError("warning: \(warning.string ?? "")") }
+                if let problem = result["problem"]?.string {
+                    for line in problem.split(separator: "\n") { Console.printError("error: \(line)") }
+                    Console.printError("  - these agents keep the rules they had, or are blocked if they had none")
+                    throw KruxExit.badPolicy
+                }
             }
         }
     }

@@ -3,6 +3,9 @@ import Foundation
 import KruxCore
 import KruxEngine
 import KruxGateway
+import KruxRegistry
+import KruxStore
+import Synchronization
 
 struct MCPCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -14,16 +17,21 @@ struct MCPCommand: AsyncParsableCommand {
 
     mutating func run() async throws {
         let home = try common.resolveHome()
+        let agent = agent
+        // No gateway is started for an agent that does not exist.
+        _ = try ReadOnlyStore(path: home.database).read { try AgentTable.require($0, agent) }
         try GatewayLauncher(home: home).ensure(ports: [(7700, 7800), (0, 0)])
         guard let descriptor = try UnixSocket.connect(home.root, "kruxos.sock") else {
             throw StructuredError(.unavailable, "the gateway has gone", recovery: ["Look into gateway.log in its home."])
         }
         let connection = LineConnection(descriptor, longestLine: 64 << 20)
         _ = try OperatorClient.ask(connection, "mcp", ["agent": .string(agent)])
+        let inputEnded = InputFlag()
         let input = Thread {
             Self.copyInput(to: descriptor)
-            // The client has closed its end: nothing it asked for is wanted any more.
-            Foundation.exit(0)
+            // The client says no more; what it asked for is still answered.
+            inputEnded.set()
+            shutdown(descriptor, Int32(SHUT_WR))
         }
         input.start()
         while let line = connection.read() {
@@ -35,7 +43,14 @@ struct MCPCommand: AsyncParsableCommand {
                 bytes = bytes.dropFirst(count)
             }
         }
+        if inputEnded.value { return }
         throw StructuredError(.unavailable, "the gateway has stopped", recovery: ["Start it again with `kruxos serve`."])
+    }
+
+    private final class InputFlag: Sendable {
+        private let flag = Mutex(false)
+        var value: Bool { flag.withLock { $0 } }
+        func set() { flag.withLock { $0 = true } }
     }
 
     private static func copyInput(to descriptor: Int32) {

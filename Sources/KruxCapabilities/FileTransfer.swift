@@ -79,7 +79,7 @@ extension Workspace {
     }
 
     private func syncFolder(_ path: Path) throws(StructuredError) {
-        let folder = try open(Path(absolute: root, relative: path.parent), O_RDONLY | O_DIRECTORY)
+        let folder = try open(folder(of: path), O_RDONLY | O_DIRECTORY)
         defer { close(folder) }
         if fsync(folder) != 0 { throw FileFailure.error(errno, path.absolute) }
     }
@@ -168,8 +168,7 @@ extension Workspace {
         }
         var result: [Entry] = []
         for name in names.sorted(by: { $0.utf8.lexicographicallyPrecedes($1.utf8) }) {
-            let relative = folder.isRoot ? name : folder.relative + "/" + name
-            let path = Path(absolute: folder.absolute + "/" + name, relative: relative)
+            let path = Path(root, folder.components + [name])
             var status = stat()
             // Gone since it was listed: not an error, just not there.
             if fstatat(dirfd(stream), name, &status, AT_SYMLINK_NOFOLLOW) == 0 {
@@ -179,6 +178,9 @@ extension Workspace {
         return (result, unreadable)
     }
 
+    /// Levels a whole tree is followed down; a deeper one is an error, never cut silently.
+    static let deepest = 1000
+
     /// Everything below a folder in depth-first order, until `visit` returns false. Links are not followed.
     /// - Returns: false when `visit` stopped it.
     @discardableResult
@@ -187,7 +189,14 @@ extension Workspace {
     ) throws(StructuredError) -> Bool {
         for entry in try entries(folder).entries {
             if try !visit(entry) { return false }
-            if entry.kind == "directory", depth > 1, try !walk(entry.path, depth: depth - 1, visit) { return false }
+            guard entry.kind == "directory" else { continue }
+            if depth > 1 {
+                if try !walk(entry.path, depth: depth - 1, visit) { return false }
+            } else if entry.path.components.count >= Self.deepest {
+                throw StructuredError(
+                    .tooLarge, "the tree is more than \(Self.deepest) levels deep",
+                    recovery: ["Name a folder further down."])
+            }
         }
         return true
     }

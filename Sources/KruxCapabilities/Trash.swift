@@ -44,7 +44,7 @@ struct Trash {
         let file = openat(folder, "info.json", O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
         guard file >= 0 else { throw unknown(id) }
         defer { close(file) }
-        let place = Workspace.Path(absolute: "trash/\(id)", relative: ".")
+        let place = Workspace.Path("trash/\(id)", [])
         let bytes = try Workspace.readAll(file, count: 16 << 10, at: 0, place)
         guard let path = (try? JSONParser.parse(bytes))?["path"]?.string else { throw unknown(id) }
         return path

@@ -48,32 +48,35 @@ package final class Workspace: Sendable {
 
     // MARK: Paths
 
-    /// A canonical place in the workspace.
+    /// A canonical place in the workspace. Its components are names: no slash, no `.`, no `..`, never empty.
     package struct Path: Sendable, Equatable {
+        let components: [String]
         /// `/workspace/<agent>/a/b`.
         package let absolute: String
         /// `a/b`, or `.` for the root.
         package let relative: String
 
-        var isRoot: Bool { relative == "." }
-        /// The name within its folder.
-        var name: String { String(relative.split(separator: "/").last ?? ".") }
-        var parent: String {
-            guard let slash = relative.lastIndex(of: "/") else { return "." }
-            return String(relative[..<slash])
+        init(_ root: String, _ components: [String]) {
+            self.components = components
+            let joined = components.joined(separator: "/")
+            absolute = components.isEmpty ? root : root + "/" + joined
+            relative = components.isEmpty ? "." : joined
         }
+
+        var isRoot: Bool { components.isEmpty }
+        /// The name within its folder.
+        var name: String { components.last ?? "." }
+
+        package static func == (a: Path, b: Path) -> Bool { a.absolute.utf8Equals(b.absolute) }
     }
 
-    private func path(_ components: [String]) -> Path {
-        components.isEmpty
-            ? Path(absolute: root, relative: ".")
-            : Path(
-                absolute: root + "/" + components.joined(separator: "/"), relative: components.joined(separator: "/"))
-    }
+    private func path(_ components: [String]) -> Path { Path(root, components) }
 
     /// The place a canonical absolute path names.
     package func place(_ canonical: String) throws(StructuredError) -> Path {
-        try path(split(canonical))
+        let components = try split(canonical)
+        guard !components.contains(where: { $0.utf8Equals("..") }) else { throw FileFailure.outside(canonical) }
+        return path(components)
     }
 
     /// The components below the root, `.` gone and `..` still there.
@@ -82,18 +85,15 @@ package final class Workspace: Sendable {
             throw StructuredError(
                 .invalidArguments, "the path contains a NUL byte", recovery: ["Send the path without it."])
         }
-        var rest = Substring(text)
-        if text.hasPrefix("/") {
-            guard pathIsBelow(text, root) else { throw FileFailure.outside(text) }
-            rest = rest.dropFirst(root.count)
+        var components = text.pathComponents
+        if text.isAbsolutePath {
+            let prefix = root.pathComponents
+            guard components.count >= prefix.count, zip(components, prefix).allSatisfy({ $0.utf8Equals($1) }) else {
+                throw FileFailure.outside(text)
+            }
+            components.removeFirst(prefix.count)
         }
-        return rest.split(separator: "/", omittingEmptySubsequences: true).map(String.init).filter { $0 != "." }
-    }
-
-    private func pathIsBelow(_ path: String, _ directory: String) -> Bool {
-        path.utf8.starts(with: directory.utf8)
-            && (path.utf8.count == directory.utf8.count
-                || path.utf8.dropFirst(directory.utf8.count).first == UInt8(ascii: "/"))
+        return components.filter { !$0.utf8Equals(".") }
     }
 
     /// Resolves what the agent wrote against what is there: `.`, `..` and symbolic links are gone afterwards. What
@@ -102,7 +102,7 @@ package final class Workspace: Sendable {
     package func canonicalise(_ text: String, followsLast: Bool) throws(StructuredError) -> Path {
         let components = try split(text)
         // Without `..` and links the text is canonical already, which one open shows.
-        if !components.contains("..") {
+        if !components.contains(where: { $0.utf8Equals("..") }) {
             let candidate = path(components)
             let result = krux_openat2(
                 descriptor, candidate.relative, UInt64(openPathOnly | O_CLOEXEC), 0, Self.resolve)
@@ -120,21 +120,21 @@ package final class Workspace: Sendable {
         var pending = Array(components.reversed())
         var resolved: [String] = []
         var links = 0
-        var exists = true
         while let component = pending.popLast() {
-            if component == ".." {
+            if component.utf8Equals("..") {
+                // `..` of what is not there leads nowhere, as in the kernel.
+                guard resolved.isEmpty || exists(path(resolved)) else {
+                    throw FileFailure.error(ENOENT, path(resolved).absolute)
+                }
                 guard resolved.popLast() != nil else { throw FileFailure.outside(text) }
                 continue
             }
             resolved.append(component)
-            guard exists, !pending.isEmpty || followsLast else { continue }
+            guard !pending.isEmpty || followsLast else { continue }
             let here = path(resolved)
             let result = krux_openat2(
                 descriptor, here.relative, UInt64(openPathOnly | O_CLOEXEC | O_NOFOLLOW), 0, Self.resolve)
-            if result == -ENOENT || result == -ENOTDIR {
-                exists = false
-                continue
-            }
+            if result == -ENOENT || result == -ENOTDIR { continue }
             guard result >= 0 else { throw FileFailure.error(-result, here.absolute) }
             defer { close(result) }
             guard let target = linkTarget(result) else { continue }
@@ -144,12 +144,17 @@ package final class Workspace: Sendable {
                     .outsideWorkspace, "`\(text.prefix(200))` runs through more than 40 symbolic links",
                     recovery: ["Name the file itself."])
             }
-            if target.hasPrefix("/") { throw FileFailure.outside(text) }
+            if target.isAbsolutePath { throw FileFailure.outside(text) }
             resolved.removeLast()
-            pending += target.split(separator: "/", omittingEmptySubsequences: true).reversed().map(String.init)
-                .filter { $0 != "." }
+            pending += target.pathComponents.reversed().filter { !$0.utf8Equals(".") }
         }
         return path(resolved)
+    }
+
+    private func exists(_ path: Path) -> Bool {
+        let result = krux_openat2(descriptor, path.relative, UInt64(openPathOnly | O_CLOEXEC), 0, Self.resolve)
+        if result >= 0 { close(result) }
+        return result >= 0
     }
 
     /// Where a link points, nil for anything else.
@@ -217,9 +222,7 @@ package final class Workspace: Sendable {
     }
 
     /// The folder that holds `path`.
-    func folder(of path: Path) throws(StructuredError) -> Path {
-        try self.path(split(path.parent))
-    }
+    func folder(of path: Path) -> Path { self.path(path.components.dropLast()) }
 
     /// The folder that holds `path`, as a descriptor.
     func openParent(_ path: Path) throws(StructuredError) -> Int32 {
@@ -228,8 +231,7 @@ package final class Workspace: Sendable {
                 .invalidArguments, "the workspace itself cannot be replaced, moved or deleted",
                 recovery: ["Name something in the workspace."])
         }
-        let parent = Path(absolute: root, relative: path.parent)
-        return try open(parent, openPathOnly | O_DIRECTORY)
+        return try open(folder(of: path), openPathOnly | O_DIRECTORY)
     }
 
     func status(_ path: Path) throws(StructuredError) -> stat? {
@@ -247,15 +249,14 @@ package final class Workspace: Sendable {
     @discardableResult
     func makeFolders(_ path: Path) throws(StructuredError) -> Int {
         var made = 0
-        var current: [String] = []
-        for component in path.relative.split(separator: "/").map(String.init) where component != "." {
-            let parent = try open(self.path(current), openPathOnly | O_DIRECTORY)
+        for count in path.components.indices {
+            let here = self.path(Array(path.components[...count]))
+            let parent = try open(folder(of: here), openPathOnly | O_DIRECTORY)
             defer { close(parent) }
-            current.append(component)
-            if mkdirat(parent, component, 0o755) == 0 {
+            if mkdirat(parent, here.name, 0o755) == 0 {
                 made += 1
             } else if errno != EEXIST {
-                throw FileFailure.error(errno, self.path(current).absolute)
+                throw FileFailure.error(errno, here.absolute)
             }
         }
         let last = try open(path, openPathOnly | O_DIRECTORY)
@@ -286,7 +287,10 @@ enum FileFailure {
         case ENOENT:
             return StructuredError(
                 .notFound, "there is nothing at `\(shown)`",
-                recovery: ["List the folder with filesystem.list.", "Find the file with filesystem.search."],
+                recovery: [
+                    "List the folder with filesystem.list, or find the file with filesystem.search.",
+                    "To write there, make the folder first: filesystem.mkdir, or create_parents of filesystem.write.",
+                ],
                 context: context)
         case ENOTDIR:
             return StructuredError(

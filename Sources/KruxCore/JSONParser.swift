@@ -72,32 +72,33 @@ package struct JSONParser {
     }
 
     private mutating func object(depth: Int) throws(Failure) -> JSONObject {
+        let start = offset
         offset += 1
-        var object = JSONObject()
+        var members: [JSONObject.Member] = []
         skipSpace()
         if peek == UInt8(ascii: "}") {
             offset += 1
-            return object
+            return JSONObject()
         }
         while true {
             skipSpace()
             guard peek == UInt8(ascii: "\"") else { throw fail("a member's name must be a string") }
-            let start = offset
             let key = try string()
             skipSpace()
             guard peek == UInt8(ascii: ":") else { throw fail("`:` is missing") }
             offset += 1
             skipSpace()
-            let member = try value(depth: depth + 1)
-            if !object.insertNew(key, member) {
-                throw Failure(offset: start, message: "the member `\(key.prefix(64))` occurs twice")
-            }
+            members.append(JSONObject.Member(key: key, value: try value(depth: depth + 1)))
             skipSpace()
             switch peek {
             case UInt8(ascii: ","): offset += 1
             case UInt8(ascii: "}"):
                 offset += 1
-                return object
+                switch JSONObject.of(members) {
+                case .success(let object): return object
+                case .failure(let twice):
+                    throw Failure(offset: start, message: "the member `\(twice.key.prefix(64))` occurs twice")
+                }
             default: throw fail("`,` or `}` is missing")
             }
         }

@@ -3,7 +3,7 @@
 /// Foundation's JSON types are not used for what crosses the gate: they accept duplicate keys (two readers of one text
 /// may then see two different calls), lose the difference between `1` and `1.0`, and compare strings by canonical
 /// equivalence. Here keys are compared byte for byte and kept in RFC 8785 order, so writing needs no sort.
-package enum JSONValue: Sendable, Equatable {
+package enum JSONValue: Sendable {
     case null
     case bool(Bool)
     /// An integer within ±(2⁵³−1), the range RFC 8785 and JavaScript agree on.
@@ -38,16 +38,22 @@ package struct JSONObject: Sendable, Equatable {
         for (key, value) in members { self[key] = value }
     }
 
-    /// Appends in one pass when keys arrive in order, which canonical input does. Returns false for a key already there.
-    mutating func insertNew(_ key: String, _ value: JSONValue) -> Bool {
-        if let last = members.last, last.key.precedesInUTF16(key) || members.isEmpty {
-            members.append(Member(key: key, value: value))
-            return true
+    /// Members in any order; the second of two equal keys is returned as the failure. O(n log n).
+    static func of(_ members: [Member]) -> Result<JSONObject, DuplicateKey> {
+        var object = JSONObject()
+        // Canonical input is in order already.
+        let ordered = zip(members, members.dropFirst()).allSatisfy { $0.key.precedesInUTF16($1.key) }
+        object.members = ordered ? members : members.sorted { $0.key.precedesInUTF16($1.key) }
+        if !ordered {
+            for (a, b) in zip(object.members, object.members.dropFirst()) where a.key.utf8Equals(b.key) {
+                return .failure(DuplicateKey(key: b.key))
+            }
         }
-        let (index, found) = position(of: key)
-        if found { return false }
-        members.insert(Member(key: key, value: value), at: index)
-        return true
+        return .success(object)
+    }
+
+    struct DuplicateKey: Error {
+        let key: String
     }
 
     package subscript(key: String) -> JSONValue? {
@@ -86,7 +92,32 @@ package struct JSONObject: Sendable, Equatable {
     }
 }
 
+extension JSONValue: Equatable {
+    /// Strings by bytes: two that only look alike are two, as they are to the file system.
+    package static func == (a: JSONValue, b: JSONValue) -> Bool {
+        switch (a, b) {
+        case (.null, .null): true
+        case (.bool(let x), .bool(let y)): x == y
+        case (.int(let x), .int(let y)): x == y
+        case (.double(let x), .double(let y)): x == y
+        case (.string(let x), .string(let y)): x.utf8Equals(y)
+        case (.array(let x), .array(let y)): x == y
+        case (.object(let x), .object(let y)): x == y
+        default: false
+        }
+    }
+}
+
 extension String {
+    /// The parts between slashes, empty ones left out. Bytes, because a slash beside a combining mark is no
+    /// `Character` of its own, and the kernel knows nothing of characters.
+    package var pathComponents: [String] {
+        utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: true).map { String(Substring($0)) }
+    }
+
+    /// Whether the first byte is a slash.
+    package var isAbsolutePath: Bool { utf8.first == UInt8(ascii: "/") }
+
     /// Byte equality. Swift's `==` is canonical equivalence, under which the Kelvin sign equals `K`: two names that a
     /// file system and every other JSON reader keep apart.
     package func utf8Equals(_ other: String) -> Bool {

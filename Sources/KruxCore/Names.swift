@@ -73,18 +73,20 @@ package func nearest(to word: String, among candidates: some Sequence<String>) -
     return best?.text
 }
 
-/// Levenshtein distance, O(|a|·|b|).
+/// Edits between two words, a swap of neighbours counting as one (optimal string alignment), O(|a|·|b|).
 private func editDistance(_ a: [UInt8], _ b: [UInt8]) -> Int {
     guard a.count <= 256, b.count <= 256 else { return .max }
-    var row = Array(0...b.count)
+    var before: [Int] = []
+    var last = Array(0...b.count)
     for (i, x) in a.enumerated() {
-        var diagonal = row[0]
-        row[0] = i + 1
+        var row = [i + 1]
         for (j, y) in b.enumerated() {
-            let substitution = diagonal + (x == y ? 0 : 1)
-            diagonal = row[j + 1]
-            row[j + 1] = min(substitution, row[j] + 1, diagonal + 1)
+            var edits = min(last[j] + (x == y ? 0 : 1), row[j] + 1, last[j + 1] + 1)
+            if i > 0, j > 0, x == b[j - 1], a[i - 1] == y { edits = min(edits, before[j - 1] + 1) }
+            row.append(edits)
         }
+        before = last
+        last = row
     }
-    return row[b.count]
+    return last[b.count]
 }

@@ -22,12 +22,20 @@ package indirect enum SchemaType: Sendable, Equatable {
 package enum ArgumentRole: Sendable, Equatable {
     /// A path in the agent's workspace; canonicalised before the decision, read by `path_prefix`. `followsLast`:
     /// whether a symbolic link at its end stands for what it points to, or for itself.
-    case path(followsLast: Bool)
+    case path(followsLast: Bool, reach: PathReach = .itself)
     /// A directory of the workspace to work in: canonicalised and bound, but no condition reads it.
     case workingDirectory
     /// The bytes to be written; `content_size_*` reads their decoded length. `encoding` names the argument that says
     /// `utf8` or `base64`.
     case content(encoding: String)
+}
+
+/// How much of what lies below a path a call touches. A rule for a folder must hold for a call on the folder above.
+package enum PathReach: Sendable, Equatable {
+    case itself
+    case below
+    /// Below when the named argument is true, or an integer over 1.
+    case belowWhen(String)
 }
 
 package struct Property: Sendable, Equatable {
@@ -74,8 +82,9 @@ extension ObjectSchema {
     package func validate(_ object: JSONObject, at pointer: String = "") -> (JSONObject, [SchemaViolation]) {
         var result = JSONObject()
         var violations: [SchemaViolation] = []
-        for member in object.members where property(member.key) == nil {
-            let hint = nearest(to: member.key, among: properties.map(\.name)).map { "; did you mean `\($0)`?" } ?? ""
+        // The first few say enough: a hostile object may hold a million.
+        for member in object.members where property(member.key) == nil && violations.count < 20 {
+            let hint = nearest(to: String(member.key.prefix(64)), among: properties.map(\.name)).map { "; did you mean `\($0)`?" } ?? ""
             violations.append(
                 SchemaViolation(pointer: "\(pointer)/\(member.key.prefix(64))", message: "unknown argument\(hint)"))
         }

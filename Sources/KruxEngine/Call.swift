@@ -47,6 +47,40 @@ package struct CallRequest: Sendable {
         self.capability = capability
         self.arguments = arguments
     }
+
+    /// Seconds a caller may wait in one call.
+    package static let longestWait: Int64 = 600
+
+    /// Reads `{capability, arguments?, wait?}`, the one shape of a call on every way in. What does not fit is an error,
+    /// never a default.
+    /// - Parameter also: members that the way in reads itself.
+    package static func decode(
+        _ object: JSONObject, also: Set<String> = []
+    ) throws(StructuredError) -> (request: CallRequest, wait: Int64) {
+        func malformed(_ text: String) -> StructuredError {
+            StructuredError(
+                .invalidRequest, text,
+                recovery: ["Send {\"capability\": \"filesystem.read\", \"arguments\": {\"path\": \"notes.txt\"}}."])
+        }
+        for key in object.keys where !["capability", "arguments", "wait"].contains(key) && !also.contains(key) {
+            throw malformed("unknown member `\(key.prefix(64))`")
+        }
+        guard let capability = object["capability"]?.string else { throw malformed("`capability` must be a string") }
+        let arguments: JSONObject
+        switch object["arguments"] {
+        case nil, .null?: arguments = [:]
+        case .object(let given)?: arguments = given
+        default: throw malformed("`arguments` must be an object")
+        }
+        var wait: Int64 = 0
+        if let value = object["wait"], !value.isNull {
+            guard let seconds = value.int, (0...longestWait).contains(seconds) else {
+                throw malformed("`wait` must be 0 to \(longestWait) seconds")
+            }
+            wait = seconds
+        }
+        return (CallRequest(capability: capability, arguments: arguments), wait)
+    }
 }
 
 /// What it gets.

@@ -153,7 +153,7 @@ extension Engine {
             try await execute(id)
         } catch {
             // Refused because another run has it, or not recordable now; an approved request is tried at next start.
-            log.warning("an approved request did not run", metadata: ["request": "\(id)", "error": "\(error)"])
+            log.warning("an approved request did not run", metadata: ["request": "\(id)", "reason": "\(Self.structured(error).description)"])
         }
         waiters.wake(id)
     }

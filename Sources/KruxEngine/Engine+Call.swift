@@ -96,11 +96,14 @@ extension Engine {
                 ])
         }
         var paths: [String] = []
+        var reachesBelow = false
         for property in declaration.input.properties {
             let followsLast: Bool
             var read = true
             switch property.role {
-            case .path(let follows): followsLast = follows
+            case .path(let follows, let reach):
+                followsLast = follows
+                reachesBelow = reachesBelow || Self.reaches(reach, arguments)
             case .workingDirectory:
                 followsLast = true
                 read = false
@@ -115,7 +118,15 @@ extension Engine {
             index: index, declaration: declaration, arguments: arguments,
             facts: CallFacts(
                 agent: caller.agent.name.text, capability: index, paths: paths,
-                contentSize: contentSize(declaration, arguments)))
+                contentSize: contentSize(declaration, arguments), reachesBelow: reachesBelow))
+    }
+
+    private static func reaches(_ reach: PathReach, _ arguments: JSONObject) -> Bool {
+        switch reach {
+        case .itself: false
+        case .below: true
+        case .belowWhen(let name): arguments[name]?.bool ?? false || arguments[name]?.int ?? 0 > 1
+        }
     }
 
     /// Decoded bytes of the content argument; nil when there is none or it cannot be decoded.
@@ -201,7 +212,7 @@ extension Engine {
             return result.map { ($0, seq) }
         } catch {
             // The effect may have happened and cannot be recorded now; the next start records it as unknown.
-            log.critical("an outcome could not be recorded", metadata: ["intent": "\(intent)", "error": "\(error)"])
+            log.critical("an outcome could not be recorded", metadata: ["intent": "\(intent)", "reason": "\(Self.structured(error).description)"])
             return .failure(
                 StructuredError(
                     .outcomeUnknown, "the call ran, and its outcome could not be recorded: \(error)",
@@ -318,7 +329,7 @@ struct CallRecord: Sendable {
         if phase == .outcome { body.durationMicroseconds = max(0, now.microseconds - started.microseconds) }
         let arguments = prepared?.arguments ?? request.arguments
         body.members = [
-            ("arguments", .object(engine.redactor.redact(arguments))),
+            ("arguments", engine.redactor.recorded(arguments)),
             ("arguments_digest", .string(engine.redactor.digest(arguments.canonicalBytes()))),
         ]
         if let (decision, policy) = decision {
@@ -330,6 +341,7 @@ struct CallRecord: Sendable {
                         "policy": .string(policy.compiled.digest.hex),
                         "content_size": .optional(prepared?.facts.contentSize),
                         "paths": .strings(prepared?.facts.paths ?? []),
+                        "reaches_below": .bool(prepared?.facts.reachesBelow ?? false),
                     ]
                 ))
         }
@@ -346,16 +358,18 @@ struct CallRecord: Sendable {
     }
 }
 
+/// Whether an argument says more than its default; the workspace itself is the default of every path.
+package func isWorthShowing(_ value: JSONValue?, of property: Property) -> Bool {
+    guard let value, value != property.defaultValue else { return false }
+    return property.defaultValue != "." || value.string?.pathComponents.count != 2
+}
+
 /// Arguments on one line, in the schema's order and without what was left at its default: `command=make test`. A
 /// program's arguments follow it as they would in a terminal.
 package func summarise(_ arguments: JSONObject, of declaration: CapabilityDeclaration, limit: Int = 120) -> String {
     var parts: [String] = []
     for property in declaration.input.properties {
-        guard let value = arguments[property.name], value != property.defaultValue else { continue }
-        // The workspace itself is the default of every path.
-        if let fallback = property.defaultValue?.string, fallback == ".", value.string?.split(separator: "/").count == 2 {
-            continue
-        }
+        guard let value = arguments[property.name], isWorthShowing(value, of: property) else { continue }
         switch value {
         case .string(let text): parts.append("\(property.name)=\(text)")
         case .array(let elements):

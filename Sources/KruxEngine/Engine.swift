@@ -139,7 +139,7 @@ package final class Engine: Sendable {
         var findings: [String] = []
         if home.freeBytes < Self.reservedBytes { findings.append("less than 64 MiB of disk is free: no effect begins") }
         if let problem = policyProblem.withLock({ $0 }) {
-            findings.append("the policy files do not compile, the last good policy is in force: \(problem)")
+            findings.append("a policy file does not compile, and what was in force before stays: \(problem)")
         }
         for agent in policy.compiled.brokenAgents.keys.sorted() {
             findings.append("the policy of agent `\(agent)` does not compile: the agent is blocked")

@@ -41,9 +41,8 @@ extension Engine {
         case .notificationsRead: return try readNotifications(through: try input.int("through"))
         case .call:
             let caller = try caller(agentNamed: try input.text("agent"), via: "operator")
-            let request = CallRequest(
-                capability: try input.text("capability"), arguments: parameters["arguments"]?.object ?? [:])
-            return Self.json(await call(request, by: caller, waitSeconds: Double(input.optionalInt("wait") ?? 0)))
+            let (request, wait) = try CallRequest.decode(parameters, also: ["agent"])
+            return Self.json(await call(request, by: caller, waitSeconds: Double(wait)))
         case .status: return statusJSON
         }
     }
@@ -151,9 +150,9 @@ extension Engine {
     private func setActivePolicy(_ name: String?, by principal: Principal) throws -> JSONObject {
         let stored = try store.read(PolicyVersions.current)
         let loader = PolicyLoader(folder: folder, store: store, audit: audit)
-        let active = try loader.activate(name, over: stored, by: principal, now: clock.now())
-        setPolicy(active, problem: nil)
-        return policyJSON(active)
+        let (active, problem) = try loader.activate(name, over: stored, by: principal, now: clock.now())
+        setPolicy(active, problem: problem)
+        return policyJSON(active).adding([("problem", .optional(problem))])
     }
 
     private func policyJSON(_ policy: ActivePolicy) -> JSONObject {

@@ -19,7 +19,7 @@ struct PolicyLoader {
     func load(now: Timestamp) throws -> (policy: Engine.ActivePolicy, problem: String?) {
         let stored = try store.read(PolicyVersions.current)
         do {
-            return (try activate(nil, over: stored, by: .system, now: now), nil)
+            return try activate(nil, over: stored, by: .system, now: now)
         } catch {
             guard let stored else { throw error }
             let compiled = try PolicyCompiler.compile(stored.bundle, catalogue: Capabilities.catalogue)
@@ -32,10 +32,13 @@ struct PolicyLoader {
     /// Compiles the folder with `name` (or the policy in force) as the active policy, and stores it with its row.
     func activate(
         _ name: String?, over stored: PolicyVersion?, by principal: Principal, now: Timestamp
-    ) throws -> Engine.ActivePolicy {
+    ) throws -> (policy: Engine.ActivePolicy, problem: String?) {
         var bundle = try folder.bundle(
             active: name ?? stored?.bundle.active ?? Self.firstPolicy, system: BuiltInPolicies.system)
         var compiled = try PolicyCompiler.compile(bundle, catalogue: Capabilities.catalogue)
+        // The files' own errors, whatever takes their place.
+        let broken = compiled.brokenAgents.sorted { $0.key < $1.key }.map(\.value.description)
+        let problem = broken.isEmpty ? nil : broken.joined(separator: "\n")
         if let stored {
             // An agent whose file broke keeps the rules it had.
             var kept = false
@@ -46,7 +49,9 @@ struct PolicyLoader {
             }
             if kept { compiled = try PolicyCompiler.compile(bundle, catalogue: Capabilities.catalogue) }
             if compiled.digest == stored.bundle.digest {
-                return Engine.ActivePolicy(compiled: compiled, bundle: stored.bundle, version: stored.version)
+                return (
+                    Engine.ActivePolicy(compiled: compiled, bundle: stored.bundle, version: stored.version), problem
+                )
             }
         }
         let digest = compiled.digest
@@ -67,6 +72,6 @@ struct PolicyLoader {
             try audit.append(body.canonicalBytes(), tx)
             return version
         }
-        return Engine.ActivePolicy(compiled: compiled, bundle: bundle, version: version)
+        return (Engine.ActivePolicy(compiled: compiled, bundle: bundle, version: version), problem)
     }
 }

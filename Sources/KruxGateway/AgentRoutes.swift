@@ -5,6 +5,7 @@ import KruxEngine
 import KruxMCP
 import NIOCore
 import NIOHTTP1
+import Synchronization
 
 /// What a connection tells a handler; nothing, so that a request costs nothing for it.
 struct ConnectionContext: InitializableFromSource {
@@ -19,6 +20,7 @@ struct AgentRoutes: HTTPResponder {
     let engine: Engine
     let guardian: RequestGuard
     let mcp: MCPRoute
+    private let bodies = BodyBudget()
 
     init(engine: Engine, host: String) {
         self.engine = engine
@@ -41,6 +43,17 @@ struct AgentRoutes: HTTPResponder {
             if let length = request.headers[.contentLength].flatMap({ Int($0) }), length > Self.longestBody {
                 return tooLong(context)
             }
+            // A body of unknown length may grow to the limit.
+            let weight = request.head.method == .get ? 0 : request.headers[.contentLength].flatMap { Int($0) } ?? Self.longestBody
+            guard bodies.take(weight) else {
+                var reply = HTTPReply.error(
+                    StructuredError(
+                        .overloaded, "too many large requests at once", recovery: ["Try again in a moment."],
+                        retryable: true, retryAfter: 1))
+                reply.status = .serviceUnavailable
+                return reply.response
+            }
+            defer { bodies.give(weight) }
             let body = try await request.body.collect(upTo: Self.longestBody)
             return await route(request.head, path, query, Array(body.readableBytesView), caller)
         } catch let error as HTTPParserError {
@@ -127,27 +140,12 @@ struct AgentRoutes: HTTPResponder {
         } catch {
             return Self.malformed("the body is no JSON: \(error)").response
         }
-        for key in input.keys where !["capability", "arguments", "wait"].contains(key) {
-            return Self.malformed("unknown member `\(key.prefix(64))`").response
+        let request: CallRequest
+        let wait: Int64
+        do throws(StructuredError) { (request, wait) = try CallRequest.decode(input) } catch {
+            return HTTPReply.error(error).response
         }
-        guard let capability = input["capability"]?.string else {
-            return Self.malformed("`capability` must be a string").response
-        }
-        let arguments: JSONObject
-        switch input["arguments"] {
-        case nil, .null?: arguments = [:]
-        case .object(let object)?: arguments = object
-        default: return Self.malformed("`arguments` must be an object").response
-        }
-        var wait: Int64 = 0
-        if let value = input["wait"], !value.isNull {
-            guard let seconds = value.int, (0...AgentTools.longestWait).contains(seconds) else {
-                return Self.malformed("`wait` must be 0 to \(AgentTools.longestWait) seconds").response
-            }
-            wait = seconds
-        }
-        let request = CallRequest(capability: capability, arguments: arguments)
-        guard wait > 0 || AgentTools.mayTakeLong(capability: capability) else {
+        guard wait > 0 || AgentTools.mayTakeLong(capability: request.capability) else {
             return Self.reply(await engine.call(request, by: caller)).response
         }
         let seconds = Double(wait)
@@ -205,9 +203,9 @@ struct AgentRoutes: HTTPResponder {
             for pair in query.split(separator: "&") {
                 let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
                 guard parts[0] == "wait", parts.count == 2, let value = Int64(parts[1]),
-                    (0...AgentTools.longestWait).contains(value)
+                    (0...CallRequest.longestWait).contains(value)
                 else {
-                    return Self.malformed("the query takes `wait`, 0 to \(AgentTools.longestWait) seconds").response
+                    return Self.malformed("the query takes `wait`, 0 to \(CallRequest.longestWait) seconds").response
                 }
                 seconds = value
             }
@@ -226,6 +224,22 @@ struct AgentRoutes: HTTPResponder {
             return reply.response
         }
     }
+}
+
+/// Memory for bodies being read, shared by all connections.
+private final class BodyBudget: Sendable {
+    private static let most = 128 << 20
+    private let taken = Mutex(0)
+
+    func take(_ bytes: Int) -> Bool {
+        taken.withLock { taken in
+            guard taken + bytes <= Self.most else { return false }
+            taken += bytes
+            return true
+        }
+    }
+
+    func give(_ bytes: Int) { taken.withLock { $0 -= bytes } }
 }
 
 /// `/health`: alive; `/health/ready`: able to let effects happen. The only routes without a token, and they say no more.

@@ -5,7 +5,6 @@ import KruxMCP
 /// The gate as one agent's MCP tools: what policy lets it call, and a tool to wait for approvals.
 struct AgentTools: MCPToolHost {
     static let waitTool = "kruxos__wait_for_approval"
-    static let longestWait: Int64 = 600
 
     let engine: Engine
     let caller: Caller
@@ -16,7 +15,7 @@ struct AgentTools: MCPToolHost {
             + "a request_id; a wait that runs out leaves the request in the queue, and you may wait again.",
         input: [
             .required("request_id", .string(minLength: 1, maxLength: 64), "The id that the call returned."),
-            .optional("timeout_seconds", .integer(0...longestWait), "How long to wait.", default: 60),
+            .optional("timeout_seconds", .integer(0...CallRequest.longestWait), "How long to wait.", default: 60),
         ], output: nil, effect: .read)
 
     func tools() async -> [MCPTool] {
@@ -33,9 +32,10 @@ struct AgentTools: MCPToolHost {
 
     func call(tool: String, arguments: JSONObject) async -> MCPToolOutcome {
         if tool == Self.waitTool { return await wait(arguments) }
-        guard let name = CapabilityName(toolName: tool), name.toolName.utf8Equals(tool) else { return .unknownTool }
+        // Also what is no capability's name goes through the gate: an unknown call is recorded like any other.
+        let name = CapabilityName(toolName: tool).flatMap { $0.toolName.utf8Equals(tool) ? $0.text : nil } ?? tool
         // Unlisted tools go through the gate like any other call: the refusal is decided and recorded.
-        switch await engine.call(CallRequest(capability: name.text, arguments: arguments), by: caller) {
+        switch await engine.call(CallRequest(capability: name, arguments: arguments), by: caller) {
         case .succeeded(let data, _, _): return .success(data)
         case .failed(let error): return error.kind == .unknownCapability ? .unknownTool : .failure(error)
         }

@@ -24,6 +24,7 @@ package final class ControlServer: Sendable {
     private let addresses: JSONObject
     private let background: BackgroundTasks
     private let open = Mutex<Set<Int32>>([])
+    private let closed = OneShot<Void>()
     private static let mostConnections = 128
     private static let longestLine = 20 << 20
 
@@ -43,12 +44,21 @@ package final class ControlServer: Sendable {
         thread.start()
     }
 
-    /// Stops listening and ends every connection.
+    /// Takes no new connection; commands that run are still answered.
     func stop() {
         unlink(path)
         shutdown(listener, Int32(SHUT_RDWR))
-        let connections = open.withLock { $0 }
-        for descriptor in connections { shutdown(descriptor, Int32(SHUT_RDWR)) }
+    }
+
+    /// Ends what has nothing left to answer and returns when every connection is closed.
+    func finish() async {
+        while true {
+            let connections = open.withLock { $0 }
+            if connections.isEmpty { return }
+            // The reader sees the end; an answer that is due still goes out.
+            for descriptor in connections { shutdown(descriptor, Int32(SHUT_RD)) }
+            await closed.value(within: .milliseconds(200))
+        }
     }
 
     private func acceptLoop() {
@@ -69,8 +79,12 @@ package final class ControlServer: Sendable {
             }
             let thread = Thread { [self] in
                 serve(descriptor)
-                open.withLock { _ = $0.remove(descriptor) }
                 close(descriptor)
+                let last = open.withLock { open in
+                    open.remove(descriptor)
+                    return open.isEmpty
+                }
+                if last { closed.set(()) }
             }
             thread.name = "kruxos.operator"
             thread.stackSize = 1 << 20
@@ -172,7 +186,7 @@ package final class ControlServer: Sendable {
         connection.write(["result": [:]])
         let session = MCPLineSession(engine: engine, agent: name, connection: connection)
         while let line = connection.read() { session.receive(line) }
-        session.end()
+        blocking { await session.finish(within: .milliseconds(1500)) }
     }
 }
 

@@ -57,9 +57,11 @@ package struct Gateway: Sendable {
         } catch {
             bound.stop()
             await background.finish()
+            await bound.finish()
             throw error
         }
         await background.finish()
+        await bound.finish()
     }
 
     private func application(
@@ -140,11 +142,6 @@ private final class Listeners: Sendable {
         ])
     }
 
-    func stop() {
-        let control = state.withLock { state in
-            defer { state.control = nil }
-            return state.control
-        }
-        control?.stop()
-    }
+    func stop() { state.withLock { $0.control }?.stop() }
+    func finish() async { await state.withLock { $0.control }?.finish() }
 }

@@ -21,11 +21,11 @@ final class MCPLineSession: Sendable {
         if line.allSatisfy({ $0 == 0x20 || $0 == 0x0D || $0 == 0x09 }) { return }
         let value: JSONValue
         do throws(JSONParser.Failure) { value = try JSONParser.parse(line) } catch {
-            connection.write(JSONRPCError(.parseError, "Parse error: \(error)").response(id: .null))
+            connection.write(JSONRPCError(.parseError, "Parse error: \(error)").mcpResponse(id: .null))
             return
         }
         switch JSONRPCMessage(value) {
-        case .invalid(let error, let id): connection.write(error.response(id: id))
+        case .invalid(let error, let id): connection.write(error.mcpResponse(id: id))
         case .response: break
         case .notification("notifications/cancelled", let params):
             guard let id = params?["requestId"]?.canonicalText else { return }
@@ -80,8 +80,21 @@ final class MCPLineSession: Sendable {
         }
     }
 
-    /// The client is gone: waits end, effects go on.
-    func end() {
+    /// The client says no more: what it asked for is still answered for a moment, then waits end; effects go on.
+    func finish(within duration: Duration) async {
+        let deadline = ContinuousClock.now + duration
+        while let task = running.withLock({ $0.values.first }), ContinuousClock.now < deadline {
+            await withTaskGroup(of: Void.self) { group in
+                group.addTask { await task.value }
+                group.addTask { try? await Task.sleep(until: deadline) }
+                await group.next()
+                group.cancelAll()
+            }
+        }
+        end()
+    }
+
+    private func end() {
         let tasks = running.withLock { running in
             defer { running = [:] }
             return Array(running.values)

@@ -19,7 +19,7 @@ struct MCPRoute: Sendable {
     }
 
     static func reply(_ status: HTTPResponse.Status, _ error: JSONRPCError, id: JSONValue = .null) -> HTTPReply {
-        .json(status, error.response(id: id))
+        .json(status, error.mcpResponse(id: id))
     }
 
     func respond(_ head: HTTPRequest, _ body: [UInt8], _ caller: Caller) async -> Response {
@@ -112,7 +112,7 @@ struct MCPRoute: Sendable {
                 .badRequest, JSONRPCError(.headerMismatch, "Header mismatch: MCP-Protocol-Version is missing"), id: id
             ).response
         case .request(let id, let method, let params):
-            if let refusal = checkSession(sessionID, caller) { return refusal.response }
+            if let refusal = checkSession(sessionID, caller, request: id) { return refusal.response }
             return await answer(server, id, method, params, .legacy)
         case .notification, .response:
             if let refusal = checkSession(sessionID, caller) { return refusal.response }
@@ -134,9 +134,9 @@ struct MCPRoute: Sendable {
         var replies: [JSONValue] = []
         for message in batch {
             switch JSONRPCMessage(message) {
-            case .invalid(let error, let id): replies.append(.object(error.response(id: id)))
+            case .invalid(let error, let id): replies.append(.object(error.mcpResponse(id: id)))
             case .request(let id, "initialize", _):
-                replies.append(.object(JSONRPCError(.invalidRequest, "initialize comes alone").response(id: id)))
+                replies.append(.object(JSONRPCError(.invalidRequest, "initialize comes alone").mcpResponse(id: id)))
             case .request(let id, let method, let params):
                 replies.append(.object(await Self.result(server, id, method, params, .legacy).json))
             case .notification, .response: break
@@ -146,12 +146,12 @@ struct MCPRoute: Sendable {
         return HTTPReply(status: .ok, body: JSONValue.array(replies).canonicalBytes()).response
     }
 
-    private func checkSession(_ id: String?, _ caller: Caller) -> HTTPReply? {
+    private func checkSession(_ id: String?, _ caller: Caller, request: JSONValue = .null) -> HTTPReply? {
         guard let id else {
-            return Self.reply(.badRequest, JSONRPCError(.invalidRequest, "Bad Request: Missing session ID"))
+            return Self.reply(.badRequest, JSONRPCError(.invalidRequest, "Bad Request: Missing session ID"), id: request)
         }
         guard sessions.use(id, agent: caller.name, now: engine.clock.now()) else {
-            return Self.reply(.notFound, JSONRPCError(.invalidRequest, "Session not found"))
+            return Self.reply(.notFound, JSONRPCError(.invalidRequest, "Session not found"), id: request)
         }
         return nil
     }
@@ -165,7 +165,7 @@ struct MCPRoute: Sendable {
             // The stateless revision says it with the status too; the others say everything with 200.
             let status: HTTPResponse.Status =
                 era == .legacy ? .ok : error.code == .methodNotFound ? .notFound : .badRequest
-            return (status, error.response(id: id))
+            return (status, error.mcpResponse(id: id))
         }
     }
 

@@ -57,33 +57,38 @@ struct RPCRoute: Sendable {
     private func result(_ method: String, _ params: JSONObject) async -> Result<JSONObject, JSONRPCError> {
         switch method {
         case "kruxos.call":
-            guard let capability = params["capability"]?.string else {
-                return .failure(JSONRPCError(.invalidParams, "`capability` must be a string"))
+            do throws(StructuredError) {
+                let (request, wait) = try CallRequest.decode(params)
+                return await call(request, wait: wait)
+            } catch {
+                return .failure(JSONRPCError(.invalidParams, error.description, data: error.json))
             }
-            return await call(capability, params["arguments"]?.object ?? [:], wait: params["wait"]?.int ?? 0)
         case "kruxos.capabilities": return .success(AgentRoutes.capabilities(engine, caller))
         case "kruxos.approval", "kruxos.cancel":
             guard let id = params["request_id"]?.string else {
                 return .failure(JSONRPCError(.invalidParams, "`request_id` must be a string"))
+            }
+            let wait = params["wait"] ?? 0
+            guard let seconds = wait.int, (0...CallRequest.longestWait).contains(seconds) else {
+                return .failure(
+                    JSONRPCError(.invalidParams, "`wait` must be 0 to \(CallRequest.longestWait) seconds"))
             }
             do {
                 let request =
                     method == "kruxos.cancel"
                     ? try engine.cancelApproval(id, by: caller)
                     : try await engine.approval(
-                        id, of: caller, waitSeconds: Double(min(params["wait"]?.int ?? 0, AgentTools.longestWait)))
+                        id, of: caller, waitSeconds: Double(seconds))
                 return .success(Engine.json(forAgent: request))
             } catch {
                 return .failure(Self.error(Engine.structured(error)))
             }
-        default: return await call(method, params, wait: 0)
+        default: return await call(CallRequest(capability: method, arguments: params), wait: 0)
         }
     }
 
-    private func call(_ capability: String, _ arguments: JSONObject, wait: Int64) async -> Result<JSONObject, JSONRPCError> {
-        let request = CallRequest(capability: capability, arguments: arguments)
-        let seconds = Double(max(0, min(wait, AgentTools.longestWait)))
-        switch await engine.call(request, by: caller, waitSeconds: seconds) {
+    private func call(_ request: CallRequest, wait: Int64) async -> Result<JSONObject, JSONRPCError> {
+        switch await engine.call(request, by: caller, waitSeconds: Double(wait)) {
         case .succeeded(let data, _, _): return .success(data)
         case .failed(let error): return .failure(Self.error(error))
         }

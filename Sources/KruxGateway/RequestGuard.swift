@@ -29,8 +29,18 @@ struct RequestGuard: Sendable {
 
     /// The host of `host[:port]`, in lower case.
     private static func host(_ authority: Substring) -> String {
-        if authority.hasPrefix("[") { return String(authority.prefix { $0 != "]" }).lowercased() + "]" }
-        return authority.prefix { $0 != ":" && $0 != "/" }.lowercased()
+        let end: Substring.Index
+        if authority.utf8.first == UInt8(ascii: "[") {
+            guard let bracket = authority.utf8.firstIndex(of: UInt8(ascii: "]")) else { return "" }
+            end = authority.utf8.index(after: bracket)
+        } else {
+            end = authority.utf8.firstIndex(of: UInt8(ascii: ":")) ?? authority.endIndex
+        }
+        // After the host a port or nothing: no user, no second name.
+        let port = authority[end...].utf8
+        guard port.isEmpty || port.first == UInt8(ascii: ":") && port.dropFirst().allSatisfy({ (48...57).contains($0) })
+        else { return "" }
+        return authority[..<end].lowercased()
     }
 
     private func refuse(_ text: String) -> HTTPReply {

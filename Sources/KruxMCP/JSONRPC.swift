@@ -86,6 +86,13 @@ package struct JSONRPCError: Error, Sendable, Equatable {
     package func response(id: JSONValue) -> JSONObject {
         ["jsonrpc": "2.0", "id": id, "error": .object(json)]
     }
+
+    /// The same where an unknown id is left out: MCP's schema knows no null there, JSON-RPC's text demands it.
+    package func mcpResponse(id: JSONValue) -> JSONObject {
+        var response = response(id: id)
+        if id.isNull { response["id"] = nil }
+        return response
+    }
 }
 
 package enum JSONRPC {

@@ -82,7 +82,12 @@ package struct PolicyCompiler {
 
     private mutating func compile(_ bundle: PolicyBundle) throws(PolicyErrors) -> CompiledPolicy {
         var errors: [PolicyDiagnostic] = []
-        let systemDocuments = [bundle.requirements, bundle.system].compactMap { $0 }.compactMap { read($0, &errors) }
+        let systemDocuments = (bundle.requirements + [bundle.system]).compactMap { read($0, &errors) }
+        for document in systemDocuments {
+            refuse(document.extends?.location, "`extends` has no place in the system layer", &errors)
+            refuse(document.agentOverrides?.location, "`agent_overrides` belongs to the organisation layer", &errors)
+            refuse(document.agent?.location, "`agent` belongs to an agent's own file", &errors)
+        }
         let organisation = bundle.organisation.flatMap { read($0, &errors) }
         // Policies nobody uses may be broken: only the ones reached are compiled.
         var library: [String: Result<PolicyDocument, PolicyErrors>] = [:]
@@ -106,12 +111,13 @@ package struct PolicyCompiler {
         let place = SourceLocation(file: organisation?.file ?? "policies", line: 1, column: 1)
         if let organisation { chain += lineage(organisation, library, &errors) }
         chain += lineage(named: bundle.active, at: place, library, &errors)
+        for document in chain { refuse(document.agent?.location, "`agent` belongs to an agent's own file", &errors) }
         guard errors.isEmpty, let active = chain.first(where: { $0.name.utf8Equals(bundle.active) }) else {
             throw PolicyErrors(errors.sorted { $0.location < $1.location })
         }
 
         let system = systemDocuments.map { table([$0], tightenOnly: true, defaults: $0.defaults, &errors) }
-        let tightenOnly = organisationTightens(chain, active)
+        let tightenOnly = chain.lazy.compactMap(\.agentOverrides).first?.value != .withinSystem
         let defaults = chain.lazy.compactMap(\.defaults).first
         let organisationTable = table(chain, tightenOnly: tightenOnly, defaults: defaults, &errors)
         guard errors.isEmpty else { throw PolicyErrors(errors.sorted { $0.location < $1.location }) }
@@ -128,9 +134,9 @@ package struct PolicyCompiler {
             system: system, organisation: organisationTable, tightenOnly: tightenOnly, agents: agents)
     }
 
-    /// The topmost document that says `agent_overrides` decides; `org.yaml` seldom does, the active policy mostly.
-    private func organisationTightens(_ chain: [PolicyDocument], _ active: PolicyDocument) -> Bool {
-        active.agentOverrides == .tightenOnly
+    /// A key that would say nothing where it stands is an error, not ignored.
+    private func refuse(_ location: SourceLocation?, _ message: String, _ errors: inout [PolicyDiagnostic]) {
+        if let location { errors.append(PolicyDiagnostic(location, message, hint: "remove it here")) }
     }
 
     private func read(_ source: PolicySource, _ errors: inout [PolicyDiagnostic]) -> PolicyDocument? {
@@ -193,12 +199,13 @@ package struct PolicyCompiler {
         _ errors: inout [PolicyDiagnostic]
     ) -> CompiledPolicy.AgentLayer? {
         guard let document = read(source, &errors) else { return nil }
-        if let named = document.agent, !named.utf8Equals(agent) {
+        refuse(document.agentOverrides?.location, "`agent_overrides` belongs to the organisation layer", &errors)
+        if let named = document.agent, !named.value.utf8Equals(agent) {
             errors.append(
                 PolicyDiagnostic(
-                    SourceLocation(file: source.file, line: 1, column: 1),
-                    "the file is for agent `\(named)` by its `agent:` and for `\(agent)` by its name",
-                    hint: "rename the file to `agents/\(named).yaml` or change `agent:`"))
+                    named.location,
+                    "the file is for agent `\(named.value)` by its `agent:` and for `\(agent)` by its name",
+                    hint: "rename the file to `agents/\(named.value).yaml` or change `agent:`"))
             return nil
         }
         let parents = lineage(document, library, &errors).dropFirst()

@@ -10,12 +10,17 @@ package struct CallFacts: Sendable {
     package let paths: [String]
     /// Decoded bytes of the content argument; nil when there is none or it is not known.
     package let contentSize: Int64?
+    /// The call also touches what lies below its paths.
+    package let reachesBelow: Bool
 
-    package init(agent: String, capability: Int, paths: [String] = [], contentSize: Int64? = nil) {
+    package init(
+        agent: String, capability: Int, paths: [String] = [], contentSize: Int64? = nil, reachesBelow: Bool = false
+    ) {
         self.agent = agent
         self.capability = capability
         self.paths = paths
         self.contentSize = contentSize
+        self.reachesBelow = reachesBelow
     }
 }
 
@@ -81,12 +86,12 @@ extension CompiledPolicy {
             return Decision(tier: .blocked, layer: .agent, rule: nil, agent: .blocked)
         }
         let index = facts.capability
-        let organisation = match(organisation.chains[index], path, facts.contentSize)
-        let systemMatches = system.map { match($0.chains[index], path, facts.contentSize) }
+        let organisation = match(organisation.chains[index], path, facts)
+        let systemMatches = system.map { match($0.chains[index], path, facts) }
         guard let layer = agents[facts.agent] else { return combine(systemMatches, organisation, Match(), []) }
-        let own = match(layer.own.chains[index], path, facts.contentSize)
+        let own = match(layer.own.chains[index], path, facts)
         // What the agent extends is asked only when no own rule surely matched.
-        let tightening = own.settled ? [] : layer.tightening.map { match($0.chains[index], path, facts.contentSize) }
+        let tightening = own.settled ? [] : layer.tightening.map { match($0.chains[index], path, facts) }
         return combine(systemMatches, organisation, own, tightening)
     }
 
@@ -114,10 +119,12 @@ extension CompiledPolicy {
         }
     }
 
-    private func match(_ chain: [CompiledRule], _ path: UnsafeBufferPointer<UInt8>?, _ size: Int64?) -> Match {
+    private func match(
+        _ chain: [CompiledRule], _ path: UnsafeBufferPointer<UInt8>?, _ facts: CallFacts
+    ) -> Match {
         var match = Match()
         for rule in chain {
-            switch Self.truth(rule.conditions, path, size) {
+            switch Self.truth(rule.conditions, path, facts) {
             case .no: continue
             case .unknown:
                 match.add(rule)
@@ -132,11 +139,11 @@ extension CompiledPolicy {
     }
 
     private static func truth(
-        _ conditions: [CompiledCondition], _ path: UnsafeBufferPointer<UInt8>?, _ size: Int64?
+        _ conditions: [CompiledCondition], _ path: UnsafeBufferPointer<UInt8>?, _ facts: CallFacts
     ) -> Truth {
         var result = Truth.yes
         for condition in conditions {
-            switch truth(condition, path, size) {
+            switch truth(condition, path, facts) {
             case .no: return .no
             case .unknown: result = .unknown
             case .yes: break
@@ -146,14 +153,17 @@ extension CompiledPolicy {
     }
 
     private static func truth(
-        _ condition: CompiledCondition, _ path: UnsafeBufferPointer<UInt8>?, _ size: Int64?
+        _ condition: CompiledCondition, _ path: UnsafeBufferPointer<UInt8>?, _ facts: CallFacts
     ) -> Truth {
         switch condition {
         case .pathPrefix(let prefix):
             guard let path else { return .unknown }
-            return pathIsUnder(path, prefix) ? .yes : .no
+            if pathIsUnder(path, prefix) { return .yes }
+            // A call on a folder touches the rule's folder too when that lies inside.
+            guard facts.reachesBelow, prefix.count > path.count else { return .no }
+            return prefix.starts(with: path) && prefix[path.count] == UInt8(ascii: "/") ? .unknown : .no
         case .contentSize(let comparison, let bound):
-            guard let size else { return .unknown }
+            guard let size = facts.contentSize else { return .unknown }
             let holds =
                 switch comparison {
                 case .lt: size < bound

@@ -17,8 +17,8 @@ package struct PolicySource: Sendable, Equatable {
 package struct PolicyBundle: Sendable, Equatable {
     /// The compiled-in system policy.
     package var system: PolicySource
-    /// An administrator's `requirements.yaml`, as binding as the system policy.
-    package var requirements: PolicySource?
+    /// Administrators' `requirements.yaml`, the machine's and the home's, as binding as the system policy.
+    package var requirements: [PolicySource]
     /// `org.yaml`, above the active policy.
     package var organisation: PolicySource?
     /// The name of the active policy, one of `policies`.
@@ -29,7 +29,7 @@ package struct PolicyBundle: Sendable, Equatable {
     package var agents: [String: PolicySource]
 
     package init(
-        system: PolicySource, requirements: PolicySource? = nil, organisation: PolicySource? = nil, active: String,
+        system: PolicySource, requirements: [PolicySource] = [], organisation: PolicySource? = nil, active: String,
         policies: [PolicySource], agents: [String: PolicySource] = [:]
     ) {
         self.system = system
@@ -40,13 +40,14 @@ package struct PolicyBundle: Sendable, Equatable {
         self.agents = agents
     }
 
-    /// `{active, system, requirements, organisation, policies: [{file, text}], agents: {name: {file, text}}}`.
+    /// `{active, system, requirements: [{file, text}], organisation, policies: [{file, text}], agents: {name: {file, text}}}`.
     package var json: JSONValue {
         func source(_ source: PolicySource?) -> JSONValue {
             source.map { ["file": .string($0.file), "text": .string(String(decoding: $0.text, as: UTF8.self))] } ?? .null
         }
         return [
-            "v": 1, "active": .string(active), "system": source(system), "requirements": source(requirements),
+            "v": 1, "active": .string(active), "system": source(system),
+            "requirements": .array(requirements.map { source($0) }),
             "organisation": source(organisation), "policies": .array(policies.map { source($0) }),
             "agents": .object(JSONObject(agents.map { ($0.key, source($0.value)) })),
         ]
@@ -61,7 +62,7 @@ package struct PolicyBundle: Sendable, Equatable {
             let policies = json["policies"]?.array, let agents = json["agents"]?.object
         else { return nil }
         self.init(
-            system: system, requirements: source(json["requirements"]), organisation: source(json["organisation"]),
+            system: system, requirements: (json["requirements"]?.array ?? []).compactMap(source), organisation: source(json["organisation"]),
             active: active, policies: policies.compactMap(source),
             agents: Dictionary(
                 agents.members.compactMap { member in source(member.value).map { (member.key, $0) } },

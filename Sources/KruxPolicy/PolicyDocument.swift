@@ -8,10 +8,11 @@ package struct PolicyDocument: Sendable {
     package var description: String?
     package var version: String?
     /// The agent an agent policy is for.
-    package var agent: String?
+    package var agent: Located<String>?
     package var extends: Located<String>?
     package var defaults: Default?
-    package var agentOverrides: AgentOverrides = .tightenOnly
+    /// Nil when the document does not say; `tighten_only` then, unless one below it says otherwise.
+    package var agentOverrides: Located<AgentOverrides>?
     /// `overrides:` first, which bind, then `rules:`; the first match decides.
     package var list: [Rule] = []
     /// `capabilities:`, most specific pattern first.

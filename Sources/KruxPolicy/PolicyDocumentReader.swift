@@ -56,7 +56,7 @@ package struct PolicyDocumentReader {
                     if AgentName(text) == nil {
                         fail(value, "`\(text)` is no agent name", hint: AgentName.rule)
                     }
-                    document.agent = text
+                    document.agent = .init(value: text, location: keyNode.location)
                 }
             case "extends":
                 if let text = text(value, key) {
@@ -66,7 +66,7 @@ package struct PolicyDocumentReader {
             case "agent_overrides":
                 if let text = text(value, key) {
                     if let choice = PolicyDocument.AgentOverrides(rawValue: text) {
-                        document.agentOverrides = choice
+                        document.agentOverrides = .init(value: choice, location: keyNode.location)
                     } else {
                         fail(value, "`\(text)` is no value of `agent_overrides`", hint: "use `tighten_only` or `within_system`")
                     }
@@ -279,11 +279,11 @@ package struct PolicyDocumentReader {
 
     private mutating func prefix(_ node: YAMLNode) -> String? {
         guard let text = text(node, "path_prefix") else { return nil }
-        guard text.hasPrefix("/") else {
+        guard text.isAbsolutePath else {
             fail(node, "`path_prefix` needs an absolute path", hint: "such as `/workspace/my-agent/`")
             return nil
         }
-        let components = text.split(separator: "/", omittingEmptySubsequences: true)
+        let components = text.pathComponents
         if components.contains(where: { $0 == "." || $0 == ".." }) {
             fail(node, "`path_prefix` contains `.` or `..`", hint: "write the path without them")
             return nil

@@ -2,7 +2,8 @@ import Foundation
 import KruxCore
 package import KruxPolicy
 
-/// The policy files of a home: templates and custom policies, `org.yaml`, `agents/<name>.yaml`.
+/// The policy files of a home: templates and custom policies, `org.yaml`, `requirements.yaml`, `agents/<name>.yaml`;
+/// and the machine's `/etc/kruxos/requirements.yaml`, which holds for every home.
 package struct PolicyFolder: Sendable {
     package let path: String
     /// An administrator's file above every home, if there is one.
@@ -37,18 +38,22 @@ package struct PolicyFolder: Sendable {
     package func bundle(active: String, system: [UInt8]) throws -> PolicyBundle {
         var policies: [PolicySource] = []
         var organisation: PolicySource?
+        var required: [PolicySource] = []
+        if let requirements, access(requirements, F_OK) == 0 {
+            required.append(PolicySource(file: requirements, text: try read(requirements)))
+        }
         for name in try yamlFiles(path) {
             let source = PolicySource(file: name, text: try read("\(path)/\(name)"))
-            if name == "org.yaml" { organisation = source } else { policies.append(source) }
+            switch name {
+            case "org.yaml": organisation = source
+            case "requirements.yaml": required.append(source)
+            default: policies.append(source)
+            }
         }
         var agents: [String: PolicySource] = [:]
         for name in try yamlFiles(path + "/agents") {
             let stem = String(name.split(separator: ".")[0])
             agents[stem] = PolicySource(file: "agents/\(name)", text: try read("\(path)/agents/\(name)"))
-        }
-        var required: PolicySource?
-        if let requirements, access(requirements, F_OK) == 0 {
-            required = PolicySource(file: requirements, text: try read(requirements))
         }
         return PolicyBundle(
             system: PolicySource(file: "system.yaml", text: system), requirements: required,

@@ -55,6 +55,7 @@ package final class Writer: @unchecked Sendable {
     }
 
     /// Runs `work` in a write transaction and returns once it is durable.
+    @discardableResult
     package func write<T: Sendable>(_ work: @escaping @Sendable (WriteTx) throws -> T) async throws -> T {
         try await withUnsafeThrowingContinuation { continuation in
             enqueue(TypedJob(work: work) { continuation.resume(with: $0) })
@@ -62,6 +63,7 @@ package final class Writer: @unchecked Sendable {
     }
 
     /// `write` for callers that are no task: blocks the calling thread.
+    @discardableResult
     package func writeAndWait<T: Sendable>(_ work: @escaping @Sendable (WriteTx) throws -> T) throws -> T {
         let done = DispatchSemaphore(value: 0)
         let box = ResultBox<T>()

@@ -4,8 +4,10 @@ import Testing
 @Suite struct JSONTests {
     /// RFC 8785 §3.2.3 and appendix B's number samples.
     @Test(arguments: [
-        (#"{"€":"Euro Sign","\r":"Carriage Return","דּ":"Hebrew Letter Dalet With Dagesh","1":"One","😀":"Emoji: Grinning Face","\u0080":"Control","ö":"Latin Small Letter O With Diaeresis"}"#,
-         "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\u{80}\":\"Control\",\"ö\":\"Latin Small Letter O With Diaeresis\",\"€\":\"Euro Sign\",\"😀\":\"Emoji: Grinning Face\",\"דּ\":\"Hebrew Letter Dalet With Dagesh\"}"),
+        (
+            #"{"\u20ac":"Euro Sign","\r":"Carriage Return","\ufb33":"Hebrew Letter Dalet With Dagesh","1":"One","\ud83d\ude00":"Emoji","\u0080":"Control","\u00f6":"O"}"#,
+            "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\u{80}\":\"Control\",\"\u{f6}\":\"O\",\"\u{20ac}\":\"Euro Sign\",\"\u{1f600}\":\"Emoji\",\"\u{fb33}\":\"Hebrew Letter Dalet With Dagesh\"}"
+        ),
         (#"[1E30, 4.50, 2e-3, 0.000000000000000000000000001, 56.0]"#, "[1e+30,4.5,0.002,1e-27,56]"),
         (#"[333333333.33333329, 1e21, 9007199254740993, 1e-6, 1e-7, -0]"#, "[333333333.3333333,1e+21,9007199254740992,0.000001,1e-7,0]"),
         (#"{"b":[true,false,null],"a":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/"}"#, #"{"a":"€$\u000f\nA'B\"\\\\\"/","b":[true,false,null]}"#),

@@ -148,6 +148,29 @@ import Testing
         #expect(path.withUTF8 { pathIsUnder($0, Array(directory.utf8)) } == under)
     }
 
+    @Test func aRuleForAFolderHoldsForACallOnTheFolderAbove() throws {
+        let policy = try PolicyFixture(
+            active: """
+                capabilities:
+                  filesystem.*:
+                    rules: [{ condition: { path_prefix: /workspace/a/top/secret }, tier: blocked }]
+                    tier: autonomous
+                """)
+        let above = ["/workspace/a/top", "/workspace/a/other"]
+        #expect(policy.decide("filesystem.move", paths: above, below: true).tier == .blocked)
+        #expect(policy.decide("filesystem.copy", paths: above).tier == .autonomous)
+        #expect(policy.decide("filesystem.move", paths: ["/workspace/a/to"], below: true).tier == .autonomous)
+    }
+
+    @Test func theTopmostWordOnAgentOverridesDecides() throws {
+        let agents = ["a": "capabilities: { filesystem.delete: { tier: autonomous } }"]
+        let loose = try PolicyFixture(agents: agents, template: "personal-permissive")
+        #expect(loose.tier("filesystem.delete") == .autonomous)
+        let tight = try PolicyFixture(
+            organisation: "agent_overrides: tighten_only", agents: agents, template: "personal-permissive")
+        #expect(tight.tier("filesystem.delete") == .notify)
+    }
+
     @Test func anAgentWhoseFileDoesNotCompileIsBlockedAndOthersAreNot() throws {
         let policy = try PolicyFixture(agents: ["a": "capabilities: { filesystem.read: { tier: maybe } }", "b": "rules: []"])
         #expect(policy.tier("filesystem.read", agent: "a") == .blocked)

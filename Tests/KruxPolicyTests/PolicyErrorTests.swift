@@ -15,7 +15,7 @@ import Testing
         ("rules: {}", "active.yaml:1:8: `rules` needs a list"),
         ("- a", "active.yaml:1:1: a policy is a map"),
         ("", "active.yaml:1:1: the file holds no policy"),
-        ("a: [", "active.yaml:1:5: not valid YAML"),
+        ("a: [", "active.yaml:2:1: not valid YAML"),
         ("name: a\n---\nname: b", "active.yaml:2:1: a second document starts here"),
         ("name: !!str a", "active.yaml:1:7: the tag"),
         ("defaults: { tier: notify, lock: true }", "active.yaml:1:27: unknown key `lock`"),
@@ -31,6 +31,7 @@ import Testing
         ("capabilities:\n  filesystem.read:\n    rules: [{ condition: { content_size_lt: 10 }, tier: notify }]", "active.yaml:3:28: `content_size_lt` can never be judged"),
         ("capabilities:\n  process.run:\n    rules: [{ condition: { command_prefix: ls }, tier: notify }]", "active.yaml:3:28: `command_prefix` is not supported"),
         ("capabilities:\n  email.send: { tier: notify, quorum: 2 }", "active.yaml:2:31: `quorum` is not supported"),
+        ("agent: x\ndefaults: { tier: notify }", "active.yaml:1:1: `agent` belongs to an agent's own file"),
         ("mode: ask", "active.yaml:1:1: `mode` is not supported"),
         ("capabilities:\n  filesystem.read:\n    rules: [{ tier: notify }]\n    reason: x", "active.yaml:4:5: `reason` belongs to a tier"),
     ])

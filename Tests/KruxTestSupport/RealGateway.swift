@@ -1,4 +1,4 @@
-import Foundation
+package import Foundation
 
 /// The real binary, run as a user would.
 package struct Kruxos: Sendable {
@@ -86,7 +86,7 @@ package final class RealGateway: @unchecked Sendable {
         let output = Pipe()
         process.standardOutput = output
         let log = kruxos.home + "/test.log"
-        FileManager.default.createFile(atPath: log, contents: nil)
+        guard FileManager.default.createFile(atPath: log, contents: nil) else { throw TestFailure("no log") }
         process.standardError = FileHandle(forWritingAtPath: log)
         try process.run()
         var ready = ""

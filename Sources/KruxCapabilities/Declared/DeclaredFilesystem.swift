@@ -23,7 +23,7 @@ enum DeclaredFilesystem {
             whenToUse: "To find where something is mentioned.", effect: .read, tier: .autonomous,
             input: [
                 .required("query", .string(minLength: 1, maxLength: 4096), "The text or expression to find."),
-                .optional("path", .path, "Where to search.", default: ".", role: .path(followsLast: true)),
+                .optional("path", .path, "Where to search.", default: ".", role: .path(followsLast: true, reach: .below)),
                 .optional("regex", .boolean, "Whether query is a regular expression.", default: false),
                 .optional("limit", .integer(1...10_000), "Most matches to return.", default: 1000),
             ],
@@ -41,7 +41,7 @@ enum DeclaredFilesystem {
             "filesystem.watch", "Waits for a change below a path.",
             whenToUse: "To react when a file appears or changes.", effect: .read, tier: .autonomous,
             input: [
-                FileSchema.path("What to watch."),
+                FileSchema.path("What to watch.", reach: .below),
                 .optional("timeout_seconds", .integer(1...3600), "How long to wait.", default: 60),
             ],
             output: [

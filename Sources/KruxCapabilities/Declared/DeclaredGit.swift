@@ -3,7 +3,7 @@ import KruxCore
 /// Declared now, so that policies can cover them; not yet done by this version.
 enum DeclaredGit {
     private static let repository = Property.optional(
-        "path", .path, "The repository.", default: ".", role: .path(followsLast: true))
+        "path", .path, "The repository.", default: ".", role: .path(followsLast: true, reach: .below))
     private static let done: ObjectSchema = [
         .required("path", .text, "The repository."), .required("output", .string(maxLength: 4 << 20), "What git said."),
     ]
@@ -24,7 +24,7 @@ enum DeclaredGit {
             "git.clone", "Copies a remote repository into the workspace.", whenToUse: "To work on existing code.",
             effect: .external, sideEffects: ["creates a folder", "the host sees the request"], tier: .approvalRequired,
             input: [
-                .required("url", .string(minLength: 1, maxLength: 8192), "Where from."), FileSchema.path("Where to."),
+                .required("url", .string(minLength: 1, maxLength: 8192), "Where from."), FileSchema.path("Where to.", reach: .below),
                 .optional("depth", .integer(1...1_000_000), "Only this many commits."),
             ], output: done),
         CapabilityDeclaration(

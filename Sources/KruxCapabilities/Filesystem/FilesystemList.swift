@@ -7,7 +7,7 @@ package struct FilesystemList: Capability {
         tier: .autonomous,
         input: [
             .optional(
-                "path", .path, "The folder.", default: ".", role: .path(followsLast: true)),
+                "path", .path, "The folder.", default: ".", role: .path(followsLast: true, reach: .belowWhen("depth"))),
             .optional("depth", .integer(1...64), "Levels to descend; 1 is the folder alone.", default: 1),
             .optional("limit", .integer(1...10_000), "Most entries to return.", default: 1000),
             .optional("after", .path, "Go on after this path of the last page."),

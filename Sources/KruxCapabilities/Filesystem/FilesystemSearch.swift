@@ -10,7 +10,7 @@ package struct FilesystemSearch: Capability {
             .required(
                 "pattern", .string(minLength: 1, maxLength: 1024),
                 "Shell pattern for the name (`*.swift`), or for the path below the folder if it has a slash (`src/**`)."),
-            .optional("path", .path, "The folder to search.", default: ".", role: .path(followsLast: true)),
+            .optional("path", .path, "The folder to search.", default: ".", role: .path(followsLast: true, reach: .below)),
             .optional("type", .choice(["any", "file", "directory"]), "What to find.", default: "any"),
             .optional("limit", .integer(1...10_000), "Most matches to return.", default: 1000),
         ],
@@ -55,10 +55,10 @@ package struct FilesystemSearch: Capability {
         }
         let folder = try context.workspace.place(input.path)
         var output = Output(path: folder.absolute)
-        let wholePath = input.pattern.contains("/")
+        let wholePath = input.pattern.utf8.contains(UInt8(ascii: "/"))
         let pattern = input.pattern.replacing("**", with: "*")
         let prefix = folder.absolute.utf8.count + 1
-        try context.workspace.walk(folder, depth: 256) { entry in
+        try context.workspace.walk(folder, depth: Workspace.deepest) { entry in
             output.visited += 1
             if output.visited > Self.mostVisited {
                 output.truncated = true

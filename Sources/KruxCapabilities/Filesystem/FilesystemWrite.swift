@@ -71,7 +71,7 @@ package struct FilesystemWrite: Capability {
 
     package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
         let path = try context.workspace.place(input.path)
-        if input.createParents, !path.isRoot { try context.workspace.makeFolders(try context.workspace.folder(of: path)) }
+        if input.createParents, !path.isRoot { try context.workspace.makeFolders(context.workspace.folder(of: path)) }
         let created = try context.workspace.writeAtomically(
             path, input.content.bytes, replace: input.overwrite, durable: input.durable)
         return Output(

@@ -2,8 +2,8 @@ import KruxCore
 
 /// Schema parts and errors that the file capabilities share.
 enum FileSchema {
-    static func path(_ description: String, followsLast: Bool = true) -> Property {
-        .required("path", .path, description, role: .path(followsLast: followsLast))
+    static func path(_ description: String, followsLast: Bool = true, reach: PathReach = .itself) -> Property {
+        .required("path", .path, description, role: .path(followsLast: followsLast, reach: reach))
     }
 
     static let entry: ObjectSchema = [

@@ -143,12 +143,16 @@ package struct ProcessRun: Capability {
     package func binding(_ input: Input, _ context: CallContext) throws(StructuredError) -> JSONObject {
         let workspace = context.workspace
         var files = JSONObject()
-        for text in ([input.command] + input.arguments).prefix(64) where text.utf8.count <= 4096 && !text.isEmpty {
-            let absolute = text.hasPrefix("/") ? text : input.directory + "/" + text
+        for text in [input.command] + input.arguments where text.utf8.count <= 4096 && !text.isEmpty {
+            let absolute = text.isAbsolutePath ? text : input.directory + "/" + text
             guard let path = try? workspace.canonicalise(absolute, followsLast: true),
-                let status = try? workspace.status(path), status.st_mode & S_IFMT == S_IFREG,
-                status.st_size <= 64 << 20
+                let status = try? workspace.status(path), status.st_mode & S_IFMT == S_IFREG
             else { continue }
+            guard files.count < 256, status.st_size <= 256 << 20 else {
+                throw StructuredError(
+                    .tooLarge, "the command names more than can be bound to an approval: 256 files of 256 MiB",
+                    recovery: ["Name fewer or smaller files on the command line."])
+            }
             let (descriptor, _) = try workspace.openFile(path, O_RDONLY)
             defer { close(descriptor) }
             files[path.absolute] = .string(try Workspace.digest(descriptor, path).hex)

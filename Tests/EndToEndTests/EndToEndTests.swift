@@ -1,0 +1,147 @@
+import Foundation
+import KruxCore
+import KruxTestSupport
+import Testing
+
+/// The real binary on a real file and real sockets, with real peers.
+@Suite(.serialized) struct EndToEndTests {
+    private static let policy = [
+        "agents/tester.yaml": """
+            agent: tester
+            capabilities:
+              filesystem.delete: { tier: approval_required, reason: "Deleting asks first" }
+              filesystem.append: { tier: blocked }
+            """
+    ]
+
+    @Test(arguments: ["http", "stdio"], ["2026-07-28", "legacy", "auto"])
+    func theOfficialMCPClientWorksThroughTheGate(_ transport: String, _ mode: String) async throws {
+        try await RealGateway.with(policies: Self.policy) { gateway, token in
+            try Peer.run(
+                "mcp_walkthrough.py",
+                [transport, mode, Kruxos.path, gateway.kruxos.home, gateway.agentsURL, token, "tester"])
+            #expect(gateway.stop() == 0)
+        }
+    }
+
+    @Test func hostileInputGetsAStructuredErrorAndALiveServer() async throws {
+        try await RealGateway.with(policies: Self.policy) { gateway, token in
+            try Peer.run("hostile_input.py", [gateway.agentsURL, token])
+            #expect(gateway.process.isRunning)
+            #expect(try gateway.kruxos.run("audit", "verify").code == 0)
+        }
+    }
+
+    /// 50 in CI; `KRUXOS_TEST_KILLS` asks for more.
+    @Test func nothingIsLostUnderKills() async throws {
+        try await withTemporaryFolder { folder in
+            let kruxos = Kruxos(home: folder + "/home")
+            let token = try kruxos.createAgent("tester")
+            let rounds = ProcessInfo.processInfo.environment["KRUXOS_TEST_KILLS"] ?? "50"
+            print(try Peer.run("kill_loop.py", [Kruxos.path, kruxos.home, token, "tester", rounds]))
+        }
+    }
+
+    /// Promise 2, by system calls: one durable commit for a read, two for an effect, none more.
+    @Test func everyRowIsOnTheDiskBeforeItsReply() async throws {
+        try await withTemporaryFolder { folder in
+            let kruxos = Kruxos(home: folder + "/home")
+            let token = try kruxos.createAgent("tester")
+            let trace = folder + "/trace"
+            let gateway = try RealGateway(kruxos, wrapper: ["strace", "-f", "-qq", "-e", "trace=fdatasync,writev", "-o", trace])
+            func call(_ capability: String, _ arguments: String) throws {
+                let result = try Kruxos.execute(
+                    "/usr/bin/env",
+                    ["curl", "-sS", "-f", "-H", "Authorization: Bearer \(token)", "-H", "Content-Type: application/json",
+                     "-d", "{\"capability\":\"\(capability)\",\"arguments\":\(arguments)}", gateway.agentsURL + "/v1/call"])
+                #expect(result.code == 0, "\(result)")
+            }
+            /// Commits between the last two replies.
+            func commits() throws -> Int {
+                let lines = try String(contentsOfFile: trace, encoding: .utf8).split(separator: "\n")
+                let replies = lines.indices.filter { lines[$0].contains("writev(") && lines[$0].contains("HTTP/1.1 200") }
+                guard replies.count >= 2 else { return -1 }
+                return lines[replies[replies.count - 2]..<replies[replies.count - 1]].count { $0.contains("fdatasync(") }
+            }
+            try call("filesystem.write", "{\"path\":\"a\",\"content\":\"x\"}")
+            try call("filesystem.read", "{\"path\":\"a\"}")
+            #expect(try commits() == 1)
+            try call("filesystem.write", "{\"path\":\"a\",\"content\":\"y\"}")
+            #expect(try commits() == 2)
+            // strace passes the signal on to nobody: the gateway is its child.
+            _ = try Kruxos.execute("/usr/bin/env", ["pkill", "-TERM", "-f", "serve --home \(kruxos.home)"])
+            gateway.process.waitUntilExit()
+        }
+    }
+
+    @Test func anApprovalGivenWhileTheGatewayIsDownRunsWhenItStarts() async throws {
+        try await withTemporaryFolder { folder in
+            let kruxos = Kruxos(home: folder + "/home")
+            _ = try kruxos.createAgent("tester")
+            try write(Self.policy["agents/tester.yaml"] ?? "", to: kruxos.home + "/policies/agents/tester.yaml")
+            #expect(try kruxos.run("call", "filesystem.write", "path=a", "content=x").code == 0)
+            let asked = try kruxos.run("call", "filesystem.delete", "path=a")
+            #expect(asked.code == 3 && asked.errors.contains("ap_001"), "\(asked)")
+            let list = try kruxos.run("approve", "list").output
+            #expect(list.hasPrefix("ID       Agent       Capability        Parameters                    Requested\nap_001   tester      filesystem.delete path=/workspace/tester/a"))
+            #expect(try kruxos.run("approve", "accept", "ap_001", "--reason", "fine").code == 0)
+            #expect(try kruxos.run("approve", "accept", "ap_001").code == 1)
+            #expect(FileManager.default.fileExists(atPath: kruxos.home + "/workspaces/tester/a"))
+            let gateway = try RealGateway(kruxos)
+            let result = try kruxos.run("approve", "show", "ap_001")
+            gateway.stop()
+            #expect(result.output.contains("Rule:       filesystem.delete → approval_required"))
+            #expect(try kruxos.run("approve", "show", "ap_001").output.contains("State:      succeeded"))
+            #expect(!FileManager.default.fileExists(atPath: kruxos.home + "/workspaces/tester/a"))
+        }
+    }
+
+    @Test func theCommandLineSaysWhatIsWrong() async throws {
+        try await withTemporaryFolder { folder in
+            let kruxos = Kruxos(home: folder + "/home")
+            #expect(try kruxos.run("audit", "query").code == 69)
+            _ = try kruxos.createAgent("tester")
+            let cases: [([String], Int32, String)] = [
+                (["agent", "create", "--name", "Bad Name", "--purpose", "x"], 1, "is no agent name"),
+                (["agent", "create", "--name", "tester", "--purpose", "x"], 1, "exists already"),
+                (["agent", "show", "testr"], 1, "Did you mean `tester`?"),
+                (["agent", "restore", "tester"], 1, "is not revoked"),
+                (["approve", "accept", "ap_999"], 1, "no approval request"),
+                (["audit", "query", "--last", "soon"], 64, "no duration"),
+                (["audit", "query", "--outcome", "denyed"], 64, "did you mean `denied`?"),
+                (["call", "filesystem.raed", "path=x"], 1, "Did you mean `filesystem.read`?"),
+                (["call", "filesystem.read", "path"], 64, "is not key=value"),
+                (["call", "secrets.export"], 4, "is blocked by system.yaml"),
+                (["call", "filesystem.read", "path=../x"], 4, "leads outside the workspace"),
+                (["config", "set", "policy", "nope"], 1, "no policy is named"),
+                (["watch"], 69, "no gateway runs"),
+                (["serve", "--port", "99999"], 64, "0 to 65535"),
+            ]
+            for (arguments, code, message) in cases {
+                let result = try Kruxos.execute(Kruxos.path, arguments + ["--home", kruxos.home])
+                #expect(result.code == code, "\(arguments): \(result)")
+                #expect(result.errors.contains(message), "\(arguments): \(result.errors)")
+            }
+            let gateway = try RealGateway(kruxos)
+            #expect(try kruxos.run("status").output.contains("running (ok)"))
+            #expect(try Kruxos.execute(Kruxos.path, ["serve", "--home", kruxos.home]).code == 69)
+            // A call that runs when the gateway is stopped is still answered.
+            let slow = Task.detached { try kruxos.run("call", "process.run", "command=sleep", "args=[\"1\"]") }
+            while try !kruxos.run("audit", "query", "--capability", "process.run").output.contains("intent") {}
+            #expect(gateway.stop() == 0)
+            #expect(try await slow.value.code == 0)
+        }
+    }
+
+    @Test func quickstartSetsEverythingUp() async throws {
+        try await withTemporaryFolder { folder in
+            let kruxos = Kruxos(home: folder + "/home")
+            let result = try kruxos.run("quickstart", "--port", "0", "--supervisor-port", "0", "--yes")
+            _ = try Kruxos.execute("/usr/bin/env", ["pkill", "-TERM", "-f", "serve --home \(kruxos.home)"])
+            #expect(result.code == 0, "\(result)")
+            for text in ["Hello from behind the gate", "OutsideWorkspace", "waits for you as ap_001", "→ succeeded", "UNANCHORED", "\"mcpServers\""] {
+                #expect(result.output.contains(text), "\(result.output)")
+            }
+        }
+    }
+}
