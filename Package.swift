@@ -93,18 +93,22 @@ let package = Package(
                 "KruxSandbox", "KruxCapabilities", "KruxPolicies", log,
             ]),
         room("KruxMCP", ["KruxCore"]),
-        room("KruxGateway", ["KruxCore", "KruxEngine", "KruxMCP", hummingbird, hummingbirdCore, httpTypes, log] + nio + lifecycle),
+        room(
+            "KruxGateway",
+            ["KruxCore", "KruxEngine", "KruxMCP", hummingbird, hummingbirdCore, httpTypes, log] + nio + lifecycle),
         room(
             "KruxCLI",
             [
                 "KruxCore", "KruxCrypto", "KruxPolicy", "KruxStore", "KruxAudit", "KruxRegistry", "KruxApprovals",
-                "KruxSandbox", "KruxCapabilities", "KruxPolicies", "KruxEngine", "KruxMCP", "KruxGateway", arguments, log,
+                "KruxSandbox", "KruxCapabilities", "KruxPolicies", "KruxEngine", "KruxMCP", "KruxGateway", arguments,
+                log,
             ]),
         .executableTarget(name: "kruxos", dependencies: ["KruxCLI"], swiftSettings: swiftSettings),
         .executableTarget(
             name: "KruxBenchmarks",
             dependencies: [
-                "KruxCore", "KruxCrypto", "KruxPolicy", "KruxStore", "KruxAudit", "KruxCapabilities", "KruxPolicies", log,
+                "KruxCore", "KruxCrypto", "KruxPolicy", "KruxStore", "KruxAudit", "KruxCapabilities", "KruxPolicies",
+                log,
             ],
             swiftSettings: swiftSettings),
 

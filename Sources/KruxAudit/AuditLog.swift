@@ -30,12 +30,15 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
             try tx.first("SELECT value FROM meta WHERE key = 'install_id'") { $0.text(0) } ?? randomBytes(16).hex
         epoch = try tx.first("SELECT coalesce(max(epoch), 1) FROM keys") { $0.int(0) } ?? 1
         originDigest = sha256(Array(RowFormat.origin(installID: installID, epoch: epoch).utf8))
-        let last = try tx.first("SELECT seq, prev, key_id, body_hash, sig, epoch FROM audit ORDER BY seq DESC LIMIT 1") {
+        let last = try tx.first("SELECT seq, prev, key_id, body_hash, sig, epoch FROM audit ORDER BY seq DESC LIMIT 1")
+        {
             row in (row.int(0), row.blob(1), row.blob(2), row.blob(3), row.blob(4), row.int(5))
         }
         if let (seq, prev, keyID, bodyHash, signature, rowEpoch) = last {
             guard let prev = Digest(prev), let keyID = Digest(keyID), let bodyHash = Digest(bodyHash), rowEpoch == epoch
-            else { throw AuditError(.inconsistent, "row \(seq) cannot be continued", hint: "run `kruxos audit verify`") }
+            else {
+                throw AuditError(.inconsistent, "row \(seq) cannot be continued", hint: "run `kruxos audit verify`")
+            }
             let head = RowFormat.head(
                 originDigest: originDigest, epoch: epoch, seq: seq, prev: prev, keyID: keyID, bodyHash: bodyHash)
             committed = Head(seq: seq, leaf: RowFormat.leaf(head: head, signature: signature))

@@ -104,12 +104,14 @@ package enum AuditVerifier {
                 case .success(let (head, key, detail)):
                     if let detail, detail["install_id"]?.string == installID,
                         let id = detail["key_id"]?.string.flatMap({ Digest(hex: $0) }),
-                        publicKeys[id]?.key.bytes.hex == detail["public_key"]?.string, row.seq == 1 || introduced.contains(key.id)
+                        publicKeys[id]?.key.bytes.hex == detail["public_key"]?.string,
+                        row.seq == 1 || introduced.contains(key.id)
                     {
                         introduced.insert(id)
                     }
                     guard introduced.contains(key.id) else {
-                        structural = .init(seq: row.seq, reason: "it is signed by a key that no row before it introduced")
+                        structural = .init(
+                            seq: row.seq, reason: "it is signed by a key that no row before it introduced")
                         break
                     }
                     verdict.publicKey = key

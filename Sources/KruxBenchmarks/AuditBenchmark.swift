@@ -61,7 +61,8 @@ enum AuditBenchmark {
         guard verdict.isIntact || verdict.firstFailure?.reason.contains("schema") == true else {
             throw BenchmarkError(verdict.text)
         }
-        report.add("audit verify", verdict.isIntact ? "\(format(verifying, 0)) rows/s" : "not measured: a table was added")
+        report.add(
+            "audit verify", verdict.isIntact ? "\(format(verifying, 0)) rows/s" : "not measured: a table was added")
         try store.close()
     }
 
@@ -75,7 +76,10 @@ enum AuditBenchmark {
         body.members = [
             ("arguments", ["path": "/workspace/bench/notes/todo.md", "limit": 1_048_576, "offset": 0]),
             ("arguments_digest", .string(String(repeating: "a", count: 64))),
-            ("decision", ["tier": "autonomous", "layer": "organisation", "rule": "filesystem.*", "source": "x.yaml:12"]),
+            (
+                "decision",
+                ["tier": "autonomous", "layer": "organisation", "rule": "filesystem.*", "source": "x.yaml:12"]
+            ),
         ]
         return body
     }

@@ -43,10 +43,14 @@ enum DecisionBenchmark {
             } else {
                 let budgeted = rules > 100 && agents > 1
                 let budget = budgeted ? "≤ 2× 100 rules" : ""
-                report.add("\(name), p50", "\(format(p50, 3)) µs", budget: budget, met: budgeted ? p50 <= 2 * (hundred ?? 0) : nil)
+                report.add(
+                    "\(name), p50", "\(format(p50, 3)) µs", budget: budget,
+                    met: budgeted ? p50 <= 2 * (hundred ?? 0) : nil)
                 report.add("\(name), p99", "\(format(p99, 3)) µs")
             }
-            report.add("compile, \(rules) rules, \(agents) agents", "\(format(compileMilliseconds, 1)) ms (\(blocked) blocked)")
+            report.add(
+                "compile, \(rules) rules, \(agents) agents", "\(format(compileMilliseconds, 1)) ms (\(blocked) blocked)"
+            )
         }
     }
 

@@ -10,14 +10,16 @@ enum HTTPBenchmark {
 
     static func run(_ report: inout Report, seconds: Int) throws {
         print("http")
-        let folder = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath().deletingLastPathComponent()
+        let folder = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath()
+            .deletingLastPathComponent()
         let kruxos = folder.appendingPathComponent("kruxos").path
         guard FileManager.default.isExecutableFile(atPath: kruxos) else {
             throw BenchmarkError("there is no kruxos beside this program; build it with the same configuration")
         }
         let home = NSTemporaryDirectory() + "kruxos-bench-\(UUID().uuidString)"
         defer { try? FileManager.default.removeItem(atPath: home) }
-        let created = try output(kruxos, ["agent", "create", "--name", "bench", "--purpose", "bench", "--home", home, "--json"])
+        let created = try output(
+            kruxos, ["agent", "create", "--name", "bench", "--purpose", "bench", "--home", home, "--json"])
         guard let token = field("token", in: created) else { throw BenchmarkError("no token in: \(created)") }
         let file = "\(home)/workspaces/bench/small.txt"
         try Data(repeating: 0x61, count: 1024).write(to: URL(fileURLWithPath: file))
@@ -41,7 +43,8 @@ enum HTTPBenchmark {
         guard let url = ready.split(separator: "\n").first?.split(separator: " ").last.map(String.init) else {
             throw BenchmarkError("no address in: \(ready)")
         }
-        let read = try script(home, "read", token, #"{"capability":"filesystem.read","arguments":{"path":"small.txt"}}"#)
+        let read = try script(
+            home, "read", token, #"{"capability":"filesystem.read","arguments":{"path":"small.txt"}}"#)
         let effect = try script(
             home, "effect", token,
             #"{"capability":"filesystem.write","arguments":{"path":"out.txt","content":"some text"}}"#)
@@ -63,13 +66,18 @@ enum HTTPBenchmark {
             }
             let (base, one, two) = (median(empty), median(reads), median(effects))
             let label = connections == 1 ? "1 connection" : "\(connections) connections"
-            report.add("empty JSON route, \(label)", "\(format(base.requestsPerSecond, 0))/s, p50 \(format(base.p50Microseconds, 0)) µs")
-            for (name, figures, share, added) in [("filesystem.read", one, 0.5, 250.0), ("an effect", two, 0.3, 500.0)] {
+            report.add(
+                "empty JSON route, \(label)",
+                "\(format(base.requestsPerSecond, 0))/s, p50 \(format(base.p50Microseconds, 0)) µs")
+            for (name, figures, share, added) in [("filesystem.read", one, 0.5, 250.0), ("an effect", two, 0.3, 500.0)]
+            {
                 let ratio = figures.requestsPerSecond / base.requestsPerSecond
                 let delay = figures.p50Microseconds - base.p50Microseconds
-                let text = "\(format(figures.requestsPerSecond, 0))/s (\(format(ratio))×), p50 \(format(figures.p50Microseconds, 0)) µs (+\(format(delay, 0)))"
+                let text =
+                    "\(format(figures.requestsPerSecond, 0))/s (\(format(ratio))×), p50 \(format(figures.p50Microseconds, 0)) µs (+\(format(delay, 0)))"
                 if connections == 1 {
-                    report.add("\(name), \(label)", text, budget: "p50 ≤ empty + \(format(added, 0)) µs", met: delay <= added)
+                    report.add(
+                        "\(name), \(label)", text, budget: "p50 ≤ empty + \(format(added, 0)) µs", met: delay <= added)
                 } else {
                     report.add("\(name), \(label)", text, budget: "≥ \(share)× empty", met: ratio >= share)
                 }
@@ -114,7 +122,8 @@ enum HTTPBenchmark {
         let data = pipe.fileHandleForReading.readDataToEndOfFile()
         process.waitUntilExit()
         guard process.terminationStatus == 0 else {
-            throw BenchmarkError("\(program) \(arguments.joined(separator: " ")) ended with \(process.terminationStatus)")
+            throw BenchmarkError(
+                "\(program) \(arguments.joined(separator: " ")) ended with \(process.terminationStatus)")
         }
         return String(decoding: data, as: UTF8.self)
     }

@@ -51,7 +51,8 @@ struct AgentCommand: AsyncParsableCommand {
     }
 
     struct Rotate: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Give an agent a new token; the old one stops at once.")
+        static let configuration = CommandConfiguration(
+            abstract: "Give an agent a new token; the old one stops at once.")
         @OptionGroup var common: CommonOptions
         @Argument var name: String
         mutating func run() async throws { try await AgentCommand.change(.agentRotate, name, common) }
@@ -71,7 +72,8 @@ struct AgentCommand: AsyncParsableCommand {
         mutating func run() async throws { try await AgentCommand.change(.agentRestore, name, common) }
     }
 
-    private static func change(_ command: Engine.OperatorCommand, _ name: String, _ common: CommonOptions) async throws {
+    private static func change(_ command: Engine.OperatorCommand, _ name: String, _ common: CommonOptions) async throws
+    {
         let client = OperatorClient(home: try common.resolveHome())
         show(try await client.run(command, ["name": .string(name)]), json: common.json)
     }

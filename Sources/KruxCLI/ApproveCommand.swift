@@ -93,7 +93,9 @@ struct ApproveCommand: AsyncParsableCommand {
         Redactor(key: try KeyFiles(home: try common.resolveHome().root).digestKey())
     }
 
-    static func table(_ requests: [ApprovalRequest], _ redactor: Redactor, now: Timestamp, states: Bool = false) -> String {
+    static func table(_ requests: [ApprovalRequest], _ redactor: Redactor, now: Timestamp, states: Bool = false)
+        -> String
+    {
         var columns: [Table.Column] = [
             .init("ID", width: 9), .init("Agent", width: 12), .init("Capability", width: 18),
             .init("Parameters", width: 30), .init("Requested"),
@@ -105,7 +107,8 @@ struct ApproveCommand: AsyncParsableCommand {
             let parameters = declaration.map { summarise(redactor.redact(request.arguments), of: $0, limit: 400) } ?? ""
             let age = (now.microseconds - request.requestedAt.microseconds) / 1_000_000
             return [
-                request.id, request.agent, request.capability, parameters.cut(to: 29), HumanDuration.short(age) + " ago",
+                request.id, request.agent, request.capability, parameters.cut(to: 29),
+                HumanDuration.short(age) + " ago",
             ] + (states ? [request.state.rawValue] : [])
         }
         return table.text

@@ -70,7 +70,8 @@ struct AuditCommand: AsyncParsableCommand {
             }
             if let tier {
                 guard let value = Tier(name: tier) else {
-                    throw ValidationError("--tier `\(tier)` is none of \(Tier.allCases.map(\.name).joined(separator: ", "))")
+                    throw ValidationError(
+                        "--tier `\(tier)` is none of \(Tier.allCases.map(\.name).joined(separator: ", "))")
                 }
                 filter.tier = value
             }
@@ -97,7 +98,8 @@ struct AuditCommand: AsyncParsableCommand {
     struct Verify: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Check every row: chain, hashes, signatures, columns and schema.",
-            discussion: "A file alone cannot prove that its last rows are there; keep its head elsewhere to prove that.")
+            discussion: "A file alone cannot prove that its last rows are there; keep its head elsewhere to prove that."
+        )
         @OptionGroup var common: CommonOptions
         @OptionGroup var source: Source
 
@@ -155,7 +157,9 @@ struct AuditCommand: AsyncParsableCommand {
 
     /// RFC 4180.
     static func csv(_ records: [AuditRecord]) -> String {
-        let columns = ["seq", "time", "phase", "principal", "agent", "session", "capability", "tier", "outcome", "request"]
+        let columns = [
+            "seq", "time", "phase", "principal", "agent", "session", "capability", "tier", "outcome", "request",
+        ]
         func quoted(_ text: String) -> String {
             // A cell that begins like a formula would be run by a spreadsheet.
             let safe = text.first.map { "=+-@\t\r".contains($0) } == true ? "'" + text : text

@@ -41,7 +41,8 @@ struct CallCommand: AsyncParsableCommand {
             throw ValidationError(
                 active.isEmpty
                     ? "there is no active agent; create one with `kruxos agent create`"
-                    : "there are several agents; name one with --agent: \(active.map(\.name.text).joined(separator: ", "))")
+                    : "there are several agents; name one with --agent: \(active.map(\.name.text).joined(separator: ", "))"
+            )
         }
         return active[0].name.text
     }

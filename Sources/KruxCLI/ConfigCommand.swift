@@ -62,8 +62,11 @@ struct ConfigCommand: AsyncParsableCommand {
                 let client = OperatorClient(home: try common.resolveHome())
                 let result = try await client.run(.policySet, ["name": .string(name)])
                 if common.json { return Console.print(.object(result)) }
-                Console.print("Active policy: \(result["name"]?.string ?? name)\nSource: \(result["source"]?.string ?? "-")")
-                for warning in result["warnings"]?.array ?? [] { Console.printError("warning: \(warning.string ?? "")") }
+                Console.print(
+                    "Active policy: \(result["name"]?.string ?? name)\nSource: \(result["source"]?.string ?? "-")")
+                for warning in result["warnings"]?.array ?? [] {
+                    Console.printError("warning: \(warning.string ?? "")")
+                }
                 if let problem = result["problem"]?.string {
                     for line in problem.split(separator: "\n") { Console.printError("error: \(line)") }
                     Console.printError("  - these agents keep the rules they had, or are blocked if they had none")
@@ -140,7 +143,9 @@ struct ConfigCommand: AsyncParsableCommand {
                 Source:      \(source)
                 Hierarchy:   \(hierarchy)
                 """)
-            if decision.indeterminate { Console.print("Note:        the tier depends on the arguments; the strictest is shown") }
+            if decision.indeterminate {
+                Console.print("Note:        the tier depends on the arguments; the strictest is shown")
+            }
         }
     }
 }

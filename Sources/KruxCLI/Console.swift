@@ -68,7 +68,8 @@ struct Table {
             var line = ""
             for (index, cell) in cells.enumerated() {
                 // A column of given width holds its own space; one that grew gets a space of its own.
-                let fixed = columns[index].width > 0 && widths[index] <= columns[index].width && cell.count < widths[index]
+                let fixed =
+                    columns[index].width > 0 && widths[index] <= columns[index].width && cell.count < widths[index]
                 line += cell.padding(to: widths[index]) + (fixed ? "" : columns[index].width > 0 ? " " : "  ")
             }
             while line.last == " " { line.removeLast() }

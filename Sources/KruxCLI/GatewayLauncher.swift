@@ -54,6 +54,7 @@ struct GatewayLauncher {
 
     private func logTail() -> String {
         guard let data = FileManager.default.contents(atPath: home.log) else { return "(no log)" }
-        return String(decoding: data.suffix(2000), as: UTF8.self).split(separator: "\n").suffix(5).joined(separator: "\n")
+        return String(decoding: data.suffix(2000), as: UTF8.self).split(separator: "\n").suffix(5).joined(
+            separator: "\n")
     }
 }

@@ -17,7 +17,8 @@ struct LoopbackClient {
 
     private func exchange(_ method: String, _ path: String, _ body: [UInt8]) throws -> (status: Int, body: JSONValue) {
         func failure(_ text: String) -> StructuredError {
-            StructuredError(.unavailable, "the gateway on port \(port) \(text)", recovery: ["Look into gateway.log in its home."])
+            StructuredError(
+                .unavailable, "the gateway on port \(port) \(text)", recovery: ["Look into gateway.log in its home."])
         }
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         defer { close(descriptor) }

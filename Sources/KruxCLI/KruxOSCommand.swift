@@ -37,7 +37,7 @@ package struct KruxOSCommand: AsyncParsableCommand {
             exit(withError: KruxExit.badPolicy)
         } catch let error as ExitCode {
             exit(withError: error)
-        } catch where exitCode(for: error) == .failure {
+        } catch  where exitCode(for: error) == .failure {
             let structured = Engine.structured(error)
             Console.report(structured)
             exit(withError: KruxExit.code(structured))

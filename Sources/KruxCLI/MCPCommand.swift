@@ -22,7 +22,8 @@ struct MCPCommand: AsyncParsableCommand {
         _ = try ReadOnlyStore(path: home.database).read { try AgentTable.require($0, agent) }
         try GatewayLauncher(home: home).ensure(ports: [(7700, 7800), (0, 0)])
         guard let descriptor = try UnixSocket.connect(home.root, "kruxos.sock") else {
-            throw StructuredError(.unavailable, "the gateway has gone", recovery: ["Look into gateway.log in its home."])
+            throw StructuredError(
+                .unavailable, "the gateway has gone", recovery: ["Look into gateway.log in its home."])
         }
         let connection = LineConnection(descriptor, longestLine: 64 << 20)
         _ = try OperatorClient.ask(connection, "mcp", ["agent": .string(agent)])
@@ -44,7 +45,8 @@ struct MCPCommand: AsyncParsableCommand {
             }
         }
         if inputEnded.value { return }
-        throw StructuredError(.unavailable, "the gateway has stopped", recovery: ["Start it again with `kruxos serve`."])
+        throw StructuredError(
+            .unavailable, "the gateway has stopped", recovery: ["Start it again with `kruxos serve`."])
     }
 
     private final class InputFlag: Sendable {

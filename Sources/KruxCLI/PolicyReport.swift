@@ -27,7 +27,8 @@ struct PolicyReport {
         let compiled = try PolicyCompiler.compile(bundle, catalogue: Capabilities.catalogue)
 
         let names = Capabilities.catalogue.names
-        let explicit = Set(names.filter { name in (document.list + document.map).contains { $0.pattern.matches(name) } })
+        let explicit = Set(
+            names.filter { name in (document.list + document.map).contains { $0.pattern.matches(name) } })
         let covered = document.defaults == nil && document.extends == nil ? explicit.count : names.count
         let agents = bundle.agents.keys.sorted()
         var lines = [

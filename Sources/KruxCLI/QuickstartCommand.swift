@@ -109,14 +109,16 @@ struct QuickstartCommand: AsyncParsableCommand {
         }
         say("filesystem.delete path=hello.txt", asked, "the call waits for you as \(id)")
         guard try approved(id) else {
-            Console.print("\nLeft pending. Answer it with `kruxos approve accept \(id)` or `kruxos approve reject \(id)`.\n")
+            Console.print(
+                "\nLeft pending. Answer it with `kruxos approve accept \(id)` or `kruxos approve reject \(id)`.\n")
             return
         }
         _ = try await supervisor.run(
             .approvalDecide, ["id": .string(id), "approve": true, "reason": "approved in quickstart"])
         let ended = try agent.get("/v1/approvals/\(id)?wait=30").body
         let trash = ended["data"]?["trash_id"]?.string.map { "restore with trash_id \($0)" }
-        Console.print("    → \(ended["state"]?.string ?? "-"): \(trash ?? ended["error"]?["description"]?.string ?? "")\n")
+        Console.print(
+            "    → \(ended["state"]?.string ?? "-"): \(trash ?? ended["error"]?["description"]?.string ?? "")\n")
     }
 
     private func approved(_ id: String) throws -> Bool {

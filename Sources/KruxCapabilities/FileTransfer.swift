@@ -5,7 +5,9 @@ import KruxCrypto
 
 /// Whole-file reads, atomic writes and copies over descriptors.
 extension Workspace {
-    static func readAll(_ descriptor: Int32, count: Int, at offset: Int64, _ path: Path) throws(StructuredError) -> [UInt8] {
+    static func readAll(_ descriptor: Int32, count: Int, at offset: Int64, _ path: Path) throws(StructuredError)
+        -> [UInt8]
+    {
         var failure: Int32 = 0
         let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
             filled = 0

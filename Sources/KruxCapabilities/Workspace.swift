@@ -164,6 +164,7 @@ package final class Workspace: Sendable {
         var buffer = [UInt8](repeating: 0, count: 4096)
         let count = buffer.withUnsafeMutableBytes { raw in
             // INVARIANT: the buffer is not empty.
+            // swift-format-ignore: NeverForceUnwrap
             readlinkat(descriptor, "", raw.bindMemory(to: CChar.self).baseAddress!, raw.count)
         }
         return count > 0 ? String(decoding: buffer[..<count], as: UTF8.self) : nil

@@ -35,7 +35,8 @@ extension JSONValue {
         let end = String(repeating: "  ", count: indent)
         switch self {
         case .array(let elements) where !elements.isEmpty:
-            return "[\n" + elements.map { pad + $0.prettyText(indent: indent + 1) }.joined(separator: ",\n") + "\n\(end)]"
+            return "[\n" + elements.map { pad + $0.prettyText(indent: indent + 1) }.joined(separator: ",\n")
+                + "\n\(end)]"
         case .object(let object) where !object.isEmpty:
             let lines = object.members.map {
                 pad + JSONValue.string($0.key).canonicalText + ": " + $0.value.prettyText(indent: indent + 1)

@@ -45,7 +45,7 @@ package struct CapabilityDeclaration: Sendable {
     }
 
     /// The arguments a `path_prefix` reads.
-    package var pathArguments: [Property] { 
+    package var pathArguments: [Property] {
         input.properties.filter { if case .path = $0.role { true } else { false } }
     }
 

@@ -84,7 +84,10 @@ extension ObjectSchema {
         var violations: [SchemaViolation] = []
         // The first few say enough: a hostile object may hold a million.
         for member in object.members where property(member.key) == nil && violations.count < 20 {
-            let hint = nearest(to: String(member.key.prefix(64)), among: properties.map(\.name)).map { "; did you mean `\($0)`?" } ?? ""
+            let hint =
+                nearest(to: String(member.key.prefix(64)), among: properties.map(\.name)).map {
+                    "; did you mean `\($0)`?"
+                } ?? ""
             violations.append(
                 SchemaViolation(pointer: "\(pointer)/\(member.key.prefix(64))", message: "unknown argument\(hint)"))
         }
@@ -119,7 +122,9 @@ extension ObjectSchema {
 }
 
 extension SchemaType {
-    fileprivate func validate(_ value: JSONValue, at pointer: String, _ violations: inout [SchemaViolation]) -> JSONValue {
+    fileprivate func validate(_ value: JSONValue, at pointer: String, _ violations: inout [SchemaViolation])
+        -> JSONValue
+    {
         func wrong(_ message: String) -> JSONValue {
             violations.append(SchemaViolation(pointer: pointer, message: message))
             return value

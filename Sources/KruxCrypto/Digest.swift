@@ -43,6 +43,7 @@ package struct Digest: Sendable, Hashable {
         var digest = Digest()
         withUnsafeMutableBytes(of: &digest.words) { raw in
             // INVARIANT: 32 bytes, and libsodium's hashes cannot fail.
+            // swift-format-ignore: NeverForceUnwrap
             let result = raw.withMemoryRebound(to: UInt8.self) { body($0.baseAddress!) }
             precondition(result == 0)
         }
@@ -78,6 +79,7 @@ package func hmacSHA256(_ bytes: some ContiguousBytesView, key: Digest) -> Diges
         bytes.withBytesView { view in
             Digest.filled {
                 // INVARIANT: a digest's 32 bytes have an address.
+                // swift-format-ignore: NeverForceUnwrap
                 crypto_auth_hmacsha256(
                     $0, view.bindMemory(to: UInt8.self).baseAddress, UInt64(view.count),
                     key.bindMemory(to: UInt8.self).baseAddress!)

@@ -77,7 +77,8 @@ extension Engine {
         let audit = audit
         let redactor = redactor
         let request = try store.writer.writeAndWait { tx in
-            let rejection: JSONObject? = approve ? nil : ["error": Self.rejected(id, by: principal, reason: reason).json]
+            let rejection: JSONObject? =
+                approve ? nil : ["error": Self.rejected(id, by: principal, reason: reason).json]
             let request = try ApprovalQueue.decide(
                 tx, id, approve ? .approve : .reject, by: principal.text, reason: reason, result: rejection, now: now)
             var body = AuditBody(time: now, phase: .approval, principal: principal)
@@ -153,7 +154,9 @@ extension Engine {
             try await execute(id)
         } catch {
             // Refused because another run has it, or not recordable now; an approved request is tried at next start.
-            log.warning("an approved request did not run", metadata: ["request": "\(id)", "reason": "\(Self.structured(error).description)"])
+            log.warning(
+                "an approved request did not run",
+                metadata: ["request": "\(id)", "reason": "\(Self.structured(error).description)"])
         }
         waiters.wake(id)
     }
@@ -215,7 +218,9 @@ extension Engine {
     }
 
     /// What was approved is what runs: paths must lead where they led, and bound files be the same.
-    private func compare(_ request: ApprovalRequest, _ prepared: Prepared, _ binding: JSONObject) throws(StructuredError) {
+    private func compare(_ request: ApprovalRequest, _ prepared: Prepared, _ binding: JSONObject)
+        throws(StructuredError)
+    {
         guard prepared.arguments != request.arguments || binding != request.binding else { return }
         func changes(_ before: JSONObject, _ now: JSONObject, _ prefix: String) -> [JSONValue] {
             Set(before.keys).union(now.keys).sorted().compactMap { key -> JSONValue? in
@@ -238,7 +243,8 @@ extension Engine {
 
     private func refuse(_ id: String, _ cause: StructuredError, _ record: CallRecord) async throws {
         let error = StructuredError(
-            .approvalRefused, "\(id) was approved and then refused: \(cause.description)", agent: cause.agentDescription,
+            .approvalRefused, "\(id) was approved and then refused: \(cause.description)",
+            agent: cause.agentDescription,
             recovery: cause.recoveryActions.isEmpty ? ["Call again if it is still needed."] : cause.recoveryActions,
             context: cause.context.adding([("request_id", .string(id)), ("cause", .string(cause.kind.rawValue))]))
         let now = clock.now()
@@ -250,7 +256,8 @@ extension Engine {
     // MARK: Waiting
 
     /// A request of the caller's, once it has ended or `seconds` are over; the same answer every time after its end.
-    package func approval(_ id: String, of caller: Caller, waitSeconds seconds: Double) async throws -> ApprovalRequest {
+    package func approval(_ id: String, of caller: Caller, waitSeconds seconds: Double) async throws -> ApprovalRequest
+    {
         let store = store
         func current() throws -> ApprovalRequest {
             guard let request = try store.read({ try ApprovalQueue.find($0, id) }),

@@ -212,7 +212,9 @@ extension Engine {
             return result.map { ($0, seq) }
         } catch {
             // The effect may have happened and cannot be recorded now; the next start records it as unknown.
-            log.critical("an outcome could not be recorded", metadata: ["intent": "\(intent)", "reason": "\(Self.structured(error).description)"])
+            log.critical(
+                "an outcome could not be recorded",
+                metadata: ["intent": "\(intent)", "reason": "\(Self.structured(error).description)"])
             return .failure(
                 StructuredError(
                     .outcomeUnknown, "the call ran, and its outcome could not be recorded: \(error)",
@@ -322,7 +324,7 @@ struct CallRecord: Sendable {
         var body = AuditBody(time: now, phase: phase, principal: .agent(caller.agent.name))
         body.agent = caller.agent.name.text
         body.session = caller.session.id
-        body.capability = prepared?.declaration.name.text ?? String(request.capability.prefix(128))
+        body.capability = prepared?.declaration.name.text ?? Self.printable(request.capability)
         body.outcome = outcome
         body.request = approval
         // A clock that steps back makes no negative duration.
@@ -347,6 +349,12 @@ struct CallRecord: Sendable {
         }
         if let error { body.members.append(("error", error.json)) }
         return body
+    }
+
+    /// A name that is no capability's as a column can hold it: SQLite's JSON ends a text at NUL.
+    private static func printable(_ name: String) -> String {
+        String(
+            decoding: name.utf8.prefix(100).map { (0x21...0x7E).contains($0) ? $0 : UInt8(ascii: "?") }, as: UTF8.self)
     }
 
     /// What a supervisor is told of a `notify` call.

@@ -182,7 +182,8 @@ extension Engine {
         return [
             "version": .string(Self.version), "home": .string(home.root), "health": .string(health.status),
             "findings": .strings(health.findings), "uptime_seconds": .int(health.uptimeSeconds),
-            "policy": .object(policyJSON(policy)), "agents": .int(Int64(agents.all.filter { $0.status == .active }.count)),
+            "policy": .object(policyJSON(policy)),
+            "agents": .int(Int64(agents.all.filter { $0.status == .active }.count)),
         ]
     }
 

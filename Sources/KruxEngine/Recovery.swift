@@ -31,7 +31,9 @@ struct Recovery {
         let open = try store.read { tx -> [OpenIntent] in
             let from = try Self.completeThrough(tx)
             let ended = Set(
-                try tx.rows("SELECT intent FROM audit WHERE seq > ? AND phase = 'outcome' AND intent IS NOT NULL", [.int(from)]) {
+                try tx.rows(
+                    "SELECT intent FROM audit WHERE seq > ? AND phase = 'outcome' AND intent IS NOT NULL", [.int(from)]
+                ) {
                     $0.int(0)
                 })
             return try tx.rows(

@@ -44,7 +44,9 @@ struct AgentRoutes: HTTPResponder {
                 return tooLong(context)
             }
             // A body of unknown length may grow to the limit.
-            let weight = request.head.method == .get ? 0 : request.headers[.contentLength].flatMap { Int($0) } ?? Self.longestBody
+            let weight =
+                request.head.method == .get
+                ? 0 : request.headers[.contentLength].flatMap { Int($0) } ?? Self.longestBody
             guard bodies.take(weight) else {
                 var reply = HTTPReply.error(
                     StructuredError(
@@ -190,7 +192,9 @@ struct AgentRoutes: HTTPResponder {
         ]
     }
 
-    private func approval(_ id: String, _ method: HTTPRequest.Method, _ query: Substring, _ caller: Caller) async -> Response {
+    private func approval(_ id: String, _ method: HTTPRequest.Method, _ query: Substring, _ caller: Caller) async
+        -> Response
+    {
         switch method {
         case .delete:
             do {
@@ -212,7 +216,8 @@ struct AgentRoutes: HTTPResponder {
             let wait = Double(seconds)
             return await HeldReply(style: .json) { [engine] in
                 do {
-                    return .json(.ok, Engine.json(forAgent: try await engine.approval(id, of: caller, waitSeconds: wait)))
+                    return .json(
+                        .ok, Engine.json(forAgent: try await engine.approval(id, of: caller, waitSeconds: wait)))
                 } catch {
                     return .error(Engine.structured(error))
                 }

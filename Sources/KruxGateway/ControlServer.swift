@@ -144,6 +144,7 @@ package final class ControlServer: Sendable {
         }
         done.wait()
         // INVARIANT: the task has set it before it signalled.
+        // swift-format-ignore: NeverForceUnwrap
         return box.value!
     }
 
@@ -228,6 +229,7 @@ private struct Peer {
         var buffer = [UInt8](repeating: 0, count: 256)
         let count = buffer.withUnsafeMutableBytes { raw in
             // INVARIANT: the buffer is not empty.
+            // swift-format-ignore: NeverForceUnwrap
             readlink(path, raw.bindMemory(to: CChar.self).baseAddress!, raw.count)
         }
         return count > 0 ? String(decoding: buffer[..<count], as: UTF8.self) : nil

@@ -131,7 +131,9 @@ private final class Listeners: Sendable {
         do {
             let control = try ControlServer(
                 engine: engine,
-                addresses: ["agents_url": .string(agentURL), "supervisors_url": .string(supervisorURL), "running": true],
+                addresses: [
+                    "agents_url": .string(agentURL), "supervisors_url": .string(supervisorURL), "running": true,
+                ],
                 background: background, log: log)
             state.withLock { $0.control = control }
         } catch {

@@ -28,7 +28,11 @@ struct HeldReply: Sendable {
         if let early = await result.value(within: Self.patience) { return early.response }
         var headers = HTTPFields()
         headers[.cacheControl] = "no-cache, no-transform"
-        if case .events = style { headers[.contentType] = "text/event-stream" } else { headers[.contentType] = "application/json" }
+        if case .events = style {
+            headers[.contentType] = "text/event-stream"
+        } else {
+            headers[.contentType] = "application/json"
+        }
         let started = ContinuousClock.now
         let body = ResponseBody { writer in
             do {

@@ -41,7 +41,9 @@ struct MCPRoute: Sendable {
     }
 
     private func notAPost(_ head: HTTPRequest, _ headers: MCPHeaders, _ caller: Caller) -> HTTPReply {
-        if head.method == .delete, headers.era == .legacy, let id = Self.values(head.headerFields, Self.sessionHeader).first {
+        if head.method == .delete, headers.era == .legacy,
+            let id = Self.values(head.headerFields, Self.sessionHeader).first
+        {
             guard sessions.use(id, agent: caller.name, now: engine.clock.now()) else {
                 return Self.reply(.notFound, JSONRPCError(.invalidRequest, "Session not found"))
             }
@@ -107,7 +109,8 @@ struct MCPRoute: Sendable {
                 reply.headers.append((name, sessions.open(agent: caller.name, now: engine.clock.now())))
             }
             return reply.response
-        case .request(let id, _, let params) where MCPServer.version(in: params) != nil && headers.protocolVersion.isEmpty:
+        case .request(let id, _, let params)
+        where MCPServer.version(in: params) != nil && headers.protocolVersion.isEmpty:
             return Self.reply(
                 .badRequest, JSONRPCError(.headerMismatch, "Header mismatch: MCP-Protocol-Version is missing"), id: id
             ).response
@@ -124,7 +127,8 @@ struct MCPRoute: Sendable {
     private func legacyBatch(
         _ batch: [JSONValue], _ sessionID: String?, _ headers: MCPHeaders, _ server: MCPServer, _ caller: Caller
     ) async -> Response {
-        guard headers.protocolVersion.isEmpty || headers.protocolVersion == ["2025-03-26"], (1...100).contains(batch.count)
+        guard headers.protocolVersion.isEmpty || headers.protocolVersion == ["2025-03-26"],
+            (1...100).contains(batch.count)
         else {
             return Self.reply(
                 .badRequest, JSONRPCError(.invalidRequest, "batches of 1 to 100 messages belong to 2025-03-26")
@@ -148,7 +152,8 @@ struct MCPRoute: Sendable {
 
     private func checkSession(_ id: String?, _ caller: Caller, request: JSONValue = .null) -> HTTPReply? {
         guard let id else {
-            return Self.reply(.badRequest, JSONRPCError(.invalidRequest, "Bad Request: Missing session ID"), id: request)
+            return Self.reply(
+                .badRequest, JSONRPCError(.invalidRequest, "Bad Request: Missing session ID"), id: request)
         }
         guard sessions.use(id, agent: caller.name, now: engine.clock.now()) else {
             return Self.reply(.notFound, JSONRPCError(.invalidRequest, "Session not found"), id: request)
@@ -160,7 +165,9 @@ struct MCPRoute: Sendable {
         _ server: MCPServer, _ id: JSONValue, _ method: String, _ params: JSONObject?, _ era: MCPServer.Era
     ) async -> (status: HTTPResponse.Status, json: JSONObject) {
         do throws(JSONRPCError) {
-            return (.ok, JSONRPC.response(id: id, result: try await server.answer(method: method, params: params, era: era)))
+            return (
+                .ok, JSONRPC.response(id: id, result: try await server.answer(method: method, params: params, era: era))
+            )
         } catch {
             // The stateless revision says it with the status too; the others say everything with 200.
             let status: HTTPResponse.Status =

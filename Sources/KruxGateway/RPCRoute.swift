@@ -15,7 +15,8 @@ struct RPCRoute: Sendable {
     func respond(_ body: [UInt8]) async -> Response {
         let value: JSONValue
         do throws(JSONParser.Failure) { value = try JSONParser.parse(body) } catch {
-            return HTTPReply.json(.badRequest, JSONRPCError(.parseError, "Parse error: \(error)").response(id: .null)).response
+            return HTTPReply.json(.badRequest, JSONRPCError(.parseError, "Parse error: \(error)").response(id: .null))
+                .response
         }
         guard let batch = value.array else {
             return await HeldReply(style: .json) {

@@ -45,7 +45,8 @@ struct RequestGuard: Sendable {
 
     private func refuse(_ text: String) -> HTTPReply {
         var reply = HTTPReply.error(
-            StructuredError(.invalidRequest, text, recovery: ["Call from a program, at the address the gateway prints."]))
+            StructuredError(
+                .invalidRequest, text, recovery: ["Call from a program, at the address the gateway prints."]))
         reply.status = .forbidden
         return reply
     }

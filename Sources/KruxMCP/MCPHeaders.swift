@@ -25,7 +25,9 @@ package struct MCPHeaders: Sendable {
     package func check(
         method: String, params: JSONObject?, decodeBase64: (String) -> [UInt8]?
     ) throws(JSONRPCError) {
-        for (header, values) in [("MCP-Protocol-Version", protocolVersion), ("Mcp-Method", self.method), ("Mcp-Name", name)]
+        for (header, values) in [
+            ("MCP-Protocol-Version", protocolVersion), ("Mcp-Method", self.method), ("Mcp-Name", name),
+        ]
         where values.count > 1 {
             throw JSONRPCError(.headerMismatch, "Header mismatch: \(header) is given more than once")
         }

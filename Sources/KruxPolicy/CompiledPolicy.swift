@@ -127,7 +127,11 @@ package struct PolicyCompiler {
         for (agent, source) in bundle.agents.sorted(by: { $0.key < $1.key }) {
             var agentErrors: [PolicyDiagnostic] = []
             let layer = agentLayer(agent, source, library, &agentErrors)
-            if let layer, agentErrors.isEmpty { agents[agent] = layer } else { broken[agent] = PolicyErrors(agentErrors) }
+            if let layer, agentErrors.isEmpty {
+                agents[agent] = layer
+            } else {
+                broken[agent] = PolicyErrors(agentErrors)
+            }
         }
         return CompiledPolicy(
             digest: bundle.digest, active: active, rules: records, warnings: warnings, brokenAgents: broken,
@@ -157,7 +161,8 @@ package struct PolicyCompiler {
         case .failure(let failure)?:
             errors += failure.diagnostics
         case nil:
-            let hint = nearest(to: name, among: library.keys).map { "did you mean `\($0)`?" }
+            let hint =
+                nearest(to: name, among: library.keys).map { "did you mean `\($0)`?" }
                 ?? "there are: \(library.keys.sorted().joined(separator: ", "))"
             errors.append(PolicyDiagnostic(location, "no policy is named `\(name)`", hint: hint))
         }
@@ -185,7 +190,8 @@ package struct PolicyCompiler {
                 errors += failure.diagnostics
                 return chain
             case nil:
-                let hint = nearest(to: parent.value, among: library.keys).map { "did you mean `\($0)`?" }
+                let hint =
+                    nearest(to: parent.value, among: library.keys).map { "did you mean `\($0)`?" }
                     ?? "there are: \(library.keys.sorted().joined(separator: ", "))"
                 errors.append(PolicyDiagnostic(parent.location, "no policy is named `\(parent.value)`", hint: hint))
                 return chain

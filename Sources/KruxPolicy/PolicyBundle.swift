@@ -43,7 +43,8 @@ package struct PolicyBundle: Sendable, Equatable {
     /// `{active, system, requirements: [{file, text}], organisation, policies: [{file, text}], agents: {name: {file, text}}}`.
     package var json: JSONValue {
         func source(_ source: PolicySource?) -> JSONValue {
-            source.map { ["file": .string($0.file), "text": .string(String(decoding: $0.text, as: UTF8.self))] } ?? .null
+            source.map { ["file": .string($0.file), "text": .string(String(decoding: $0.text, as: UTF8.self))] }
+                ?? .null
         }
         return [
             "v": 1, "active": .string(active), "system": source(system),
@@ -62,7 +63,8 @@ package struct PolicyBundle: Sendable, Equatable {
             let policies = json["policies"]?.array, let agents = json["agents"]?.object
         else { return nil }
         self.init(
-            system: system, requirements: (json["requirements"]?.array ?? []).compactMap(source), organisation: source(json["organisation"]),
+            system: system, requirements: (json["requirements"]?.array ?? []).compactMap(source),
+            organisation: source(json["organisation"]),
             active: active, policies: policies.compactMap(source),
             agents: Dictionary(
                 agents.members.compactMap { member in source(member.value).map { (member.key, $0) } },

@@ -68,7 +68,9 @@ package struct PolicyDocumentReader {
                     if let choice = PolicyDocument.AgentOverrides(rawValue: text) {
                         document.agentOverrides = .init(value: choice, location: keyNode.location)
                     } else {
-                        fail(value, "`\(text)` is no value of `agent_overrides`", hint: "use `tighten_only` or `within_system`")
+                        fail(
+                            value, "`\(text)` is no value of `agent_overrides`",
+                            hint: "use `tighten_only` or `within_system`")
                     }
                 }
             case "rules": rules += list(value, key, locked: false)
@@ -87,7 +89,8 @@ package struct PolicyDocumentReader {
     }
 
     private mutating func text(_ node: YAMLNode, _ key: String) -> String? {
-        guard case .scalar(let text, let plain) = node.content, !(plain && (text.isEmpty || text == "~" || text == "null"))
+        guard case .scalar(let text, let plain) = node.content,
+            !(plain && (text.isEmpty || text == "~" || text == "null"))
         else {
             fail(node, "`\(key)` needs a text, not \(node.kind)")
             return nil
@@ -108,7 +111,9 @@ package struct PolicyDocumentReader {
         guard let text = text(node, "tier") else { return nil }
         if let tier = Tier(name: text) { return tier }
         let names = Tier.allCases.map(\.name)
-        let hint = nearest(to: text, among: names).map { "did you mean `\($0)`?" } ?? "use one of \(names.joined(separator: ", "))"
+        let hint =
+            nearest(to: text, among: names).map { "did you mean `\($0)`?" }
+            ?? "use one of \(names.joined(separator: ", "))"
         fail(node, "`\(text)` is no tier", hint: hint)
         return nil
     }
@@ -118,7 +123,9 @@ package struct PolicyDocumentReader {
             fail(node, "`\(key)` is not supported by this version of KruxOS", hint: "remove it: a key is never ignored")
             return
         }
-        let hint = nearest(to: key, among: known).map { "did you mean `\($0)`?" } ?? "known here: \(known.joined(separator: ", "))"
+        let hint =
+            nearest(to: key, among: known).map { "did you mean `\($0)`?" }
+            ?? "known here: \(known.joined(separator: ", "))"
         fail(node, "unknown key `\(key)`", hint: hint)
     }
 
@@ -168,7 +175,8 @@ package struct PolicyDocumentReader {
                 return nil
             }
             guard let pattern = pattern(name.value) else { return nil }
-            return rule(element, pairs, pattern, lockedByDefault: locked, known: Self.entryKeys.filter { $0 != "rules" })
+            return rule(
+                element, pairs, pattern, lockedByDefault: locked, known: Self.entryKeys.filter { $0 != "rules" })
         }
     }
 
@@ -179,7 +187,9 @@ package struct PolicyDocumentReader {
         for (keyNode, value) in pairs {
             guard let pattern = pattern(keyNode) else { continue }
             guard case .mapping(let keys) = value.content else {
-                fail(value, "`\(pattern.text)` needs a map with a `tier`, not \(value.kind)", hint: "write `tier: notify` below it")
+                fail(
+                    value, "`\(pattern.text)` needs a map with a `tier`, not \(value.kind)",
+                    hint: "write `tier: notify` below it")
                 continue
             }
             var rules: [Rule] = []
@@ -188,14 +198,18 @@ package struct PolicyDocumentReader {
             }
             let rest = keys.filter { word($0.key) != "rules" }
             if rest.contains(where: { word($0.key) == "tier" }) || rules.isEmpty {
-                if let rule = rule(value, rest, pattern, at: keyNode.location, known: ["tier", "reason", "locked", "rules"]) {
+                if let rule = rule(
+                    value, rest, pattern, at: keyNode.location, known: ["tier", "reason", "locked", "rules"])
+                {
                     rules.append(rule)
                 }
             } else {
                 for (key, _) in rest {
                     guard let text = word(key) else { continue }
                     if text == "reason" || text == "locked" {
-                        fail(key, "`\(text)` belongs to a tier, and `\(pattern.text)` has only rules", hint: "move it into the rules, or add a `tier`")
+                        fail(
+                            key, "`\(text)` belongs to a tier, and `\(pattern.text)` has only rules",
+                            hint: "move it into the rules, or add a `tier`")
                     } else {
                         unknown(key, text, known: ["tier", "reason", "locked", "rules"], future: Self.futureEntryKeys)
                     }

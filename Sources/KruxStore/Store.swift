@@ -134,7 +134,8 @@ package final class ReadOnlyStore: SnapshotSource, Sendable {
     /// - Throws: `StoreError` `.missing`, `.foreignFile`, `.newerSchema`.
     package init(path: String, immutable: Bool = false) throws {
         guard access(path, F_OK) == 0 else {
-            throw StoreError(.missing, "there is no database at `\(path)`", hint: "run `kruxos quickstart` to create one")
+            throw StoreError(
+                .missing, "there is no database at `\(path)`", hint: "run `kruxos quickstart` to create one")
         }
         var name = path
         if immutable {

@@ -7,11 +7,11 @@ import Testing
 @Suite(.serialized) struct EndToEndTests {
     private static let policy = [
         "agents/tester.yaml": """
-            agent: tester
-            capabilities:
-              filesystem.delete: { tier: approval_required, reason: "Deleting asks first" }
-              filesystem.append: { tier: blocked }
-            """
+        agent: tester
+        capabilities:
+          filesystem.delete: { tier: approval_required, reason: "Deleting asks first" }
+          filesystem.append: { tier: blocked }
+        """
     ]
 
     @Test(arguments: ["http", "stdio"], ["2026-07-28", "legacy", "auto"])
@@ -48,20 +48,29 @@ import Testing
             let kruxos = Kruxos(home: folder + "/home")
             let token = try kruxos.createAgent("tester")
             let trace = folder + "/trace"
-            let gateway = try RealGateway(kruxos, wrapper: ["strace", "-f", "-qq", "-e", "trace=fdatasync,writev", "-o", trace])
+            let gateway = try RealGateway(
+                kruxos, wrapper: ["/usr/bin/strace", "-f", "-qq", "-e", "trace=fdatasync,writev", "-o", trace])
             func call(_ capability: String, _ arguments: String) throws {
                 let result = try Kruxos.execute(
                     "/usr/bin/env",
-                    ["curl", "-sS", "-f", "-H", "Authorization: Bearer \(token)", "-H", "Content-Type: application/json",
-                     "-d", "{\"capability\":\"\(capability)\",\"arguments\":\(arguments)}", gateway.agentsURL + "/v1/call"])
+                    [
+                        "curl", "-sS", "-f", "-H", "Authorization: Bearer \(token)", "-H",
+                        "Content-Type: application/json",
+                        "-d", "{\"capability\":\"\(capability)\",\"arguments\":\(arguments)}",
+                        gateway.agentsURL + "/v1/call",
+                    ])
                 #expect(result.code == 0, "\(result)")
             }
             /// Commits between the last two replies.
             func commits() throws -> Int {
                 let lines = try String(contentsOfFile: trace, encoding: .utf8).split(separator: "\n")
-                let replies = lines.indices.filter { lines[$0].contains("writev(") && lines[$0].contains("HTTP/1.1 200") }
+                let replies = lines.indices.filter {
+                    lines[$0].contains("writev(") && lines[$0].contains("HTTP/1.1 200")
+                }
                 guard replies.count >= 2 else { return -1 }
-                return lines[replies[replies.count - 2]..<replies[replies.count - 1]].count { $0.contains("fdatasync(") }
+                return lines[replies[replies.count - 2]..<replies[replies.count - 1]].count {
+                    $0.contains("fdatasync(")
+                }
             }
             try call("filesystem.write", "{\"path\":\"a\",\"content\":\"x\"}")
             try call("filesystem.read", "{\"path\":\"a\"}")
@@ -83,7 +92,10 @@ import Testing
             let asked = try kruxos.run("call", "filesystem.delete", "path=a")
             #expect(asked.code == 3 && asked.errors.contains("ap_001"), "\(asked)")
             let list = try kruxos.run("approve", "list").output
-            #expect(list.hasPrefix("ID       Agent       Capability        Parameters                    Requested\nap_001   tester      filesystem.delete path=/workspace/tester/a"))
+            #expect(
+                list.hasPrefix(
+                    "ID       Agent       Capability        Parameters                    Requested\nap_001   tester      filesystem.delete path=/workspace/tester/a"
+                ))
             #expect(try kruxos.run("approve", "accept", "ap_001", "--reason", "fine").code == 0)
             #expect(try kruxos.run("approve", "accept", "ap_001").code == 1)
             #expect(FileManager.default.fileExists(atPath: kruxos.home + "/workspaces/tester/a"))
@@ -113,7 +125,7 @@ import Testing
                 (["call", "filesystem.read", "path"], 64, "is not key=value"),
                 (["call", "secrets.export"], 4, "is blocked by system.yaml"),
                 (["call", "filesystem.read", "path=../x"], 4, "leads outside the workspace"),
-                (["config", "set", "policy", "nope"], 1, "no policy is named"),
+                (["config", "set", "policy", "nope"], 78, "no policy is named"),
                 (["watch"], 69, "no gateway runs"),
                 (["serve", "--port", "99999"], 64, "0 to 65535"),
             ]
@@ -133,13 +145,29 @@ import Testing
         }
     }
 
+    @Test func aZygoteThatDiedIsReplaced() async throws {
+        try await RealGateway.with { gateway, _ in
+            func echo(_ text: String) throws -> Kruxos.Result {
+                try gateway.kruxos.run("call", "process.run", "command=echo", "args=[\"\(text)\"]")
+            }
+            #expect(try echo("one").output.contains("one\\n"))
+            let killed = try Kruxos.execute(
+                "/usr/bin/env", ["pkill", "-KILL", "-P", "\(gateway.process.processIdentifier)", "kruxos-zygote"])
+            #expect(killed.code == 0)
+            #expect(try echo("two").output.contains("two\\n"))
+        }
+    }
+
     @Test func quickstartSetsEverythingUp() async throws {
         try await withTemporaryFolder { folder in
             let kruxos = Kruxos(home: folder + "/home")
             let result = try kruxos.run("quickstart", "--port", "0", "--supervisor-port", "0", "--yes")
             _ = try Kruxos.execute("/usr/bin/env", ["pkill", "-TERM", "-f", "serve --home \(kruxos.home)"])
             #expect(result.code == 0, "\(result)")
-            for text in ["Hello from behind the gate", "OutsideWorkspace", "waits for you as ap_001", "→ succeeded", "UNANCHORED", "\"mcpServers\""] {
+            for text in [
+                "Hello from behind the gate", "OutsideWorkspace", "waits for you as ap_001", "→ succeeded",
+                "UNANCHORED", "\"mcpServers\"",
+            ] {
                 #expect(result.output.contains(text), "\(result.output)")
             }
         }

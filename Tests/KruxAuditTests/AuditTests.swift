@@ -79,7 +79,10 @@ import Testing
         ("DELETE FROM audit WHERE seq = 5", 6),
         ("DELETE FROM audit WHERE seq = 1", 2),
         ("DELETE FROM audit", 1),
-        ("UPDATE audit SET seq = 100 WHERE seq = 5; UPDATE audit SET seq = 5 WHERE seq = 6; UPDATE audit SET seq = 6 WHERE seq = 100", 5),
+        (
+            "UPDATE audit SET seq = 100 WHERE seq = 5; UPDATE audit SET seq = 5 WHERE seq = 6; UPDATE audit SET seq = 6 WHERE seq = 100",
+            5
+        ),
         ("INSERT INTO audit SELECT 10, epoch, key_id, prev, body_hash, sig, body FROM audit WHERE seq = 9", 10),
         ("UPDATE keys SET public_key = zeroblob(32)", 0),
         ("INSERT INTO keys SELECT zeroblob(32), purpose, epoch, public_key, 0 FROM keys", 0),

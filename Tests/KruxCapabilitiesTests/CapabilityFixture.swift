@@ -30,7 +30,11 @@ struct CapabilityFixture {
                 version: "test", agent: { .init(name: "tester", purpose: "tests", createdAt: now) },
                 session: { .init(id: "s_1", via: "test", startedAt: now, calls: 1) },
                 policy: { .init(name: "p", digest: "d", description: nil) },
-                offers: { Capabilities.implemented.map { .init(declaration: $0.declaration, tier: .notify, conditional: false) } },
+                offers: {
+                    Capabilities.implemented.map {
+                        .init(declaration: $0.declaration, tier: .notify, conditional: false)
+                    }
+                },
                 health: { .init(status: "ok", findings: [], uptimeSeconds: 1) }))
     }
 

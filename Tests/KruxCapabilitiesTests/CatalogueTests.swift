@@ -24,7 +24,8 @@ import Testing
     @Test func theDocumentsCapabilitiesAreThere() {
         for name in [
             "filesystem.read", "filesystem.delete", "process.run", "process.kill", "email.list", "email.read",
-            "email.send", "state.shared.get", "state.persistent.set", "git.push", "secrets.read_raw", "network.http_request",
+            "email.send", "state.shared.get", "state.persistent.set", "git.push", "secrets.read_raw",
+            "network.http_request",
         ] {
             #expect(Capabilities.catalogue[name] != nil, "\(name)")
         }

@@ -8,10 +8,12 @@ import Testing
 @Suite struct FilesystemTests {
     @Test func filesAreWrittenReadCopiedMovedAndFound() async throws {
         try await CapabilityFixture.with { fixture in
-            let written = try await fixture.call("filesystem.write", ["path": "a/b/c.txt", "content": "héllo", "create_parents": true])
+            let written = try await fixture.call(
+                "filesystem.write", ["path": "a/b/c.txt", "content": "héllo", "create_parents": true])
             #expect(written["created"] == true && written["bytes"] == 6)
             #expect(written["path"] == "/workspace/tester/a/b/c.txt")
-            let read = try await fixture.call("filesystem.read", ["path": "/workspace/tester/a/./b//c.txt", "checksum": true])
+            let read = try await fixture.call(
+                "filesystem.read", ["path": "/workspace/tester/a/./b//c.txt", "checksum": true])
             #expect(read["content"] == "héllo" && read["sha256"] == .string(sha256(Array("héllo".utf8)).hex))
             // A page that would end inside a character ends before it.
             let page = try await fixture.call("filesystem.read", ["path": "a/b/c.txt", "limit": 2])
@@ -22,14 +24,20 @@ import Testing
             _ = try await fixture.call("filesystem.move", ["source": "a/b/c.txt", "destination": "moved.txt"])
             #expect(await fixture.kind("filesystem.read", ["path": "a/b/c.txt"]) == .notFound)
             let found = try await fixture.call("filesystem.search", ["pattern": "*.txt"])
-            #expect(found["matches"]?.array?.compactMap { $0["path"]?.string } == ["/workspace/tester/copy/b/c.txt", "/workspace/tester/moved.txt"])
+            #expect(
+                found["matches"]?.array?.compactMap { $0["path"]?.string } == [
+                    "/workspace/tester/copy/b/c.txt", "/workspace/tester/moved.txt",
+                ])
             let listed = try await fixture.call("filesystem.list", ["depth": 3, "limit": 2])
             #expect(listed["truncated"] == true)
-            let rest = try await fixture.call("filesystem.list", ["depth": 3, "after": listed["entries"]?.array?.last?["path"] ?? ""])
+            let rest = try await fixture.call(
+                "filesystem.list", ["depth": 3, "after": listed["entries"]?.array?.last?["path"] ?? ""])
             #expect(rest["entries"]?.array?.count == 4 && rest["truncated"] == false)
             #expect(try await fixture.call("filesystem.mkdir", ["path": "x/y", "parents": true])["created"] == 2)
             #expect(await fixture.kind("filesystem.mkdir", ["path": "x"]) == .alreadyExists)
-            #expect(await fixture.kind("filesystem.write", ["path": "moved.txt", "content": "", "overwrite": false]) == .alreadyExists)
+            #expect(
+                await fixture.kind("filesystem.write", ["path": "moved.txt", "content": "", "overwrite": false])
+                    == .alreadyExists)
             #expect(try await fixture.call("filesystem.stat", ["path": "nothing"])["exists"] == false)
         }
     }
@@ -38,8 +46,11 @@ import Testing
         try await CapabilityFixture.with { fixture in
             _ = try await fixture.call("filesystem.write", ["path": "b", "content": "AP8A", "encoding": "base64"])
             #expect(await fixture.kind("filesystem.read", ["path": "b"]) == .wrongType)
-            #expect(try await fixture.call("filesystem.read", ["path": "b", "encoding": "base64"])["content"] == "AP8A")
-            #expect(await fixture.kind("filesystem.write", ["path": "b", "content": "%%", "encoding": "base64"]) == .invalidArguments)
+            #expect(
+                try await fixture.call("filesystem.read", ["path": "b", "encoding": "base64"])["content"] == "AP8A")
+            #expect(
+                await fixture.kind("filesystem.write", ["path": "b", "content": "%%", "encoding": "base64"])
+                    == .invalidArguments)
             _ = try await fixture.call("filesystem.write", ["path": "empty", "content": "", "encoding": "base64"])
             #expect(try await fixture.call("filesystem.read", ["path": "empty"])["content"] == "")
         }
@@ -66,7 +77,8 @@ import Testing
     /// Paths that must not leave the workspace, whatever is planted in it. U+0301 and U+0600 join a slash into one
     /// `Character`.
     @Test(arguments: [
-        "..", "../x", "a/../../x", "/", "/etc/passwd", "/workspace", "/workspace/tester2/x", "/workspace/tester/../other/x",
+        "..", "../x", "a/../../x", "/", "/etc/passwd", "/workspace", "/workspace/tester2/x",
+        "/workspace/tester/../other/x",
         "out/secret", "out/../out/secret", "absolute/passwd", "deep/../../x", "proc/root/etc/passwd", "nothing/../../x",
         "\u{301}/../../x", "a\u{301}/../../../x", "\u{600}/../../x", "nothing/../../\u{301}x", "p\u{600}/secret",
         "/\u{301}etc/passwd", "/workspace/tester\u{301}/x", "/workspace/tester/\u{301}/../../../x",
@@ -82,12 +94,15 @@ import Testing
             ] {
                 try manager.createSymbolicLink(atPath: "\(fixture.folder)/\(link)", withDestinationPath: target)
             }
-            let before = try manager.subpathsOfDirectory(atPath: fixture.home).filter { !$0.hasPrefix("workspaces/tester/") }.sorted()
+            let before = try manager.subpathsOfDirectory(atPath: fixture.home).filter {
+                !$0.hasPrefix("workspaces/tester/")
+            }.sorted()
             let calls: [(String, JSONObject)] = [
                 ("filesystem.read", ["path": .string(path)]), ("filesystem.list", ["path": .string(path)]),
                 ("filesystem.write", ["path": .string(path), "content": "x", "create_parents": true]),
                 ("filesystem.append", ["path": .string(path), "content": "x"]),
-                ("filesystem.mkdir", ["path": .string(path), "parents": true]), ("filesystem.mkdir", ["path": .string(path)]),
+                ("filesystem.mkdir", ["path": .string(path), "parents": true]),
+                ("filesystem.mkdir", ["path": .string(path)]),
                 ("filesystem.copy", ["source": .string(path), "destination": "stolen", "recursive": true]),
                 ("filesystem.move", ["source": .string(path), "destination": "stolen"]),
                 ("filesystem.move", ["source": "a", "destination": .string(path)]),
@@ -102,7 +117,9 @@ import Testing
                 let content = (try? await fixture.call(name, arguments))?["content"]
                 #expect(content != "secret" && kind != .internalError, "\(name)")
             }
-            let after = try manager.subpathsOfDirectory(atPath: fixture.home).filter { !$0.hasPrefix("workspaces/tester/") }.sorted()
+            let after = try manager.subpathsOfDirectory(atPath: fixture.home).filter {
+                !$0.hasPrefix("workspaces/tester/")
+            }.sorted()
             #expect(after == before, "something outside the workspace changed")
             #expect(try String(contentsOfFile: fixture.home + "/outside/secret", encoding: .utf8) == "secret")
             #expect(!manager.fileExists(atPath: fixture.folder + "/stolen"))
@@ -145,7 +162,8 @@ import Testing
         try await CapabilityFixture.with { fixture in
             try write("outside", to: fixture.home + "/outside/f")
             try write("inside", to: fixture.folder + "/d/f")
-            try FileManager.default.createSymbolicLink(atPath: fixture.folder + "/l", withDestinationPath: "../../outside")
+            try FileManager.default.createSymbolicLink(
+                atPath: fixture.folder + "/l", withDestinationPath: "../../outside")
             let folder = fixture.folder
             let racer = Task.detached {
                 while !Task.isCancelled {

@@ -9,16 +9,24 @@ import Testing
             "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\u{80}\":\"Control\",\"\u{f6}\":\"O\",\"\u{20ac}\":\"Euro Sign\",\"\u{1f600}\":\"Emoji\",\"\u{fb33}\":\"Hebrew Letter Dalet With Dagesh\"}"
         ),
         (#"[1E30, 4.50, 2e-3, 0.000000000000000000000000001, 56.0]"#, "[1e+30,4.5,0.002,1e-27,56]"),
-        (#"[333333333.33333329, 1e21, 9007199254740993, 1e-6, 1e-7, -0]"#, "[333333333.3333333,1e+21,9007199254740992,0.000001,1e-7,0]"),
-        (#"{"b":[true,false,null],"a":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/"}"#, #"{"a":"€$\u000f\nA'B\"\\\\\"/","b":[true,false,null]}"#),
+        (
+            #"[333333333.33333329, 1e21, 9007199254740993, 1e-6, 1e-7, -0]"#,
+            "[333333333.3333333,1e+21,9007199254740992,0.000001,1e-7,0]"
+        ),
+        (
+            #"{"b":[true,false,null],"a":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/"}"#,
+            #"{"a":"€$\u000f\nA'B\"\\\\\"/","b":[true,false,null]}"#
+        ),
     ])
     func canonicalFormFollowsRFC8785(_ input: String, _ expected: String) throws {
         #expect(try JSONParser.parse(input).canonicalText == expected)
     }
 
     @Test(arguments: [
-        "", " ", "{", "[1,]", "{\"a\":1,}", "{\"a\" 1}", "01", "1.", "1e", "+1", "nul", "\"\\x\"", "\"\\u12\"", "\"\u{1}\"",
-        "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"", "1 2", "{\"a\":1,\"a\":2}", "{\"a\":1,\"\\u0061\":2}", "1e999",
+        "", " ", "{", "[1,]", "{\"a\":1,}", "{\"a\" 1}", "01", "1.", "1e", "+1", "nul", "\"\\x\"", "\"\\u12\"",
+        "\"\u{1}\"",
+        "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"", "1 2", "{\"a\":1,\"a\":2}", "{\"a\":1,\"\\u0061\":2}",
+        "1e999",
         "'a'", "[1 2]", "\"a", "{1:2}", "\u{FEFF}1",
     ])
     func whatIsNoStrictJSONIsRefused(_ text: String) {
@@ -26,7 +34,10 @@ import Testing
     }
 
     @Test func invalidUTF8IsRefused() {
-        for bytes: [UInt8] in [[0x22, 0xFF, 0x22], [0x22, 0xC0, 0x80, 0x22], [0x22, 0xED, 0xA0, 0x80, 0x22], [0x22, 0x5C, 0x6E, 0xFF, 0x22]] {
+        for bytes: [UInt8] in [
+            [0x22, 0xFF, 0x22], [0x22, 0xC0, 0x80, 0x22], [0x22, 0xED, 0xA0, 0x80, 0x22],
+            [0x22, 0x5C, 0x6E, 0xFF, 0x22],
+        ] {
             #expect(throws: JSONParser.Failure.self) { try JSONParser.parse(bytes) }
         }
     }

@@ -26,7 +26,8 @@ struct EngineFixture {
             let home = Home(root: folder + "/home")
             try write(policy, to: "\(home.policies)/agents/tester.yaml")
             let engine = try Engine(home: home, log: Logger(label: "test"))
-            _ = try await engine.operate(.agentCreate, ["name": "tester", "purpose": "tests"], by: .supervisor("owner"))
+            _ = try await engine.operate(
+                .agentCreate, ["name": "tester", "purpose": "tests"], by: .supervisor("owner"))
             let result = try await body(EngineFixture(engine: engine))
             try engine.close()
             #expect(try AuditVerifier.verify(ReadOnlyStore(path: home.database)).isIntact)
@@ -73,9 +74,12 @@ struct EngineFixture {
             func added(_ capability: String, _ arguments: JSONObject) async throws -> [String] {
                 let before = try fixture.rows().last?.seq ?? 0
                 _ = try await fixture.call(capability, arguments)
-                return try fixture.rows { $0.after = before }.map { "\($0.text("phase") ?? "")/\($0.text("outcome") ?? "-")" }
+                return try fixture.rows { $0.after = before }.map {
+                    "\($0.text("phase") ?? "")/\($0.text("outcome") ?? "-")"
+                }
             }
-            #expect(try await added("filesystem.write", ["path": "a", "content": "x"]) == ["intent/-", "outcome/succeeded"])
+            #expect(
+                try await added("filesystem.write", ["path": "a", "content": "x"]) == ["intent/-", "outcome/succeeded"])
             #expect(try await added("filesystem.read", ["path": "a"]) == ["outcome/succeeded"])
             #expect(try await added("filesystem.read", ["path": "b"]) == ["outcome/failed"])
             #expect(try await added("filesystem.read", ["path": "../b"]) == ["outcome/denied"])
@@ -97,7 +101,9 @@ struct EngineFixture {
             let blocked = try await fixture.error("filesystem.append", ["path": "a", "content": "x"])
             #expect(blocked.kind == .blocked && blocked.context["source"] == "agents/tester.yaml:5")
             #expect(blocked.agentDescription == "Append is off" && !blocked.recoveryActions.isEmpty)
-            #expect(try await fixture.error("filesystem.raed", ["path": "a"]).recoveryActions.first == "Did you mean `filesystem.read`?")
+            #expect(
+                try await fixture.error("filesystem.raed", ["path": "a"]).recoveryActions.first
+                    == "Did you mean `filesystem.read`?")
             #expect(try await fixture.error("git.status", [:]).kind == .capabilityUnavailable)
             #expect(try await fixture.error("secrets.export", [:]).kind == .blocked)
         }
@@ -163,7 +169,9 @@ struct EngineFixture {
             #expect(try fixture.request(path).state == .succeeded)
             // The policy.
             let policy = try await fixture.ask("filesystem.delete", ["path": "s.sh"])
-            try write("agent: tester\ncapabilities: { filesystem.delete: { tier: blocked } }", to: fixture.engine.home.policies + "/agents/tester.yaml")
+            try write(
+                "agent: tester\ncapabilities: { filesystem.delete: { tier: blocked } }",
+                to: fixture.engine.home.policies + "/agents/tester.yaml")
             _ = try await fixture.engine.operate(.policyReload, [:], by: .supervisor("owner"))
             try await fixture.decide(policy, approve: true)
             #expect(try fixture.request(policy).state == .refused)
@@ -184,9 +192,12 @@ struct EngineFixture {
     @Test func agentsSeeAndDecideNothingOfOthers() async throws {
         try await EngineFixture.with { fixture in
             let id = try await fixture.ask("filesystem.delete", ["path": "a"])
-            _ = try await fixture.engine.operate(.agentCreate, ["name": "other", "purpose": "x"], by: .supervisor("owner"))
+            _ = try await fixture.engine.operate(
+                .agentCreate, ["name": "other", "purpose": "x"], by: .supervisor("owner"))
             let other = try fixture.engine.caller(agentNamed: "other", via: "test")
-            await #expect(throws: StructuredError.self) { try await fixture.engine.approval(id, of: other, waitSeconds: 0) }
+            await #expect(throws: StructuredError.self) {
+                try await fixture.engine.approval(id, of: other, waitSeconds: 0)
+            }
             #expect(throws: StructuredError.self) { try fixture.engine.cancelApproval(id, by: other) }
             let name = try #require(AgentName("tester"))
             #expect(throws: StructuredError.self) {
@@ -205,7 +216,9 @@ struct EngineFixture {
             #expect(!fixture.engine.isReady)
             #expect(try await fixture.error("filesystem.append", ["path": "a", "content": "x"]).kind == .blocked)
             try write("nonsense: true", to: fixture.engine.home.policies + "/org.yaml")
-            await #expect(throws: (any Error).self) { try await fixture.engine.operate(.policyReload, [:], by: .supervisor("owner")) }
+            await #expect(throws: (any Error).self) {
+                try await fixture.engine.operate(.policyReload, [:], by: .supervisor("owner"))
+            }
             #expect(try await fixture.error("filesystem.append", ["path": "a", "content": "x"]).kind == .blocked)
         }
     }
@@ -216,7 +229,9 @@ struct EngineFixture {
             _ = try await fixture.call("filesystem.mkdir", ["path": "d"])
             let event = await events.next()
             #expect(event?.capability == "filesystem.mkdir" && event?.summary == "path=/workspace/tester/d")
-            let unread = try fixture.engine.store.read { try $0.rows("SELECT summary FROM notifications WHERE read_at IS NULL") { $0.text(0) } }
+            let unread = try fixture.engine.store.read {
+                try $0.rows("SELECT summary FROM notifications WHERE read_at IS NULL") { $0.text(0) }
+            }
             #expect(unread == ["path=/workspace/tester/d"])
         }
     }

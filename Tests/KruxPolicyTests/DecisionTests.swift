@@ -79,7 +79,10 @@ import Testing
     @Test func whatAnAgentExtendsOnlyTightens() throws {
         let policy = try PolicyFixture(
             active: "agent_overrides: within_system\ncapabilities: { \"*\": { tier: notify } }",
-            agents: ["a": "extends: enterprise-restrictive", "b": "defaults: { tier: approval_required }", "c": "extends: personal-permissive"])
+            agents: [
+                "a": "extends: enterprise-restrictive", "b": "defaults: { tier: approval_required }",
+                "c": "extends: personal-permissive",
+            ])
         #expect(policy.tier("filesystem.write", agent: "a") == .approvalRequired)
         #expect(policy.tier("filesystem.read", agent: "a") == .notify)
         #expect(policy.tier("filesystem.read", agent: "b") == .approvalRequired)
@@ -118,7 +121,10 @@ import Testing
         // An agent's rule that cannot be judged does not loosen.
         let agent = try PolicyFixture(
             active: "agent_overrides: within_system\ncapabilities: { \"*\": { tier: approval_required } }",
-            agents: ["a": "rules: [{ capability: filesystem.read, tier: autonomous, conditions: { path_prefix: /workspace/a } }]"])
+            agents: [
+                "a":
+                    "rules: [{ capability: filesystem.read, tier: autonomous, conditions: { path_prefix: /workspace/a } }]"
+            ])
         #expect(agent.tier("filesystem.read") == .approvalRequired)
         #expect(agent.tier("filesystem.read", paths: ["/workspace/a/x"]) == .autonomous)
     }
@@ -172,7 +178,9 @@ import Testing
     }
 
     @Test func anAgentWhoseFileDoesNotCompileIsBlockedAndOthersAreNot() throws {
-        let policy = try PolicyFixture(agents: ["a": "capabilities: { filesystem.read: { tier: maybe } }", "b": "rules: []"])
+        let policy = try PolicyFixture(agents: [
+            "a": "capabilities: { filesystem.read: { tier: maybe } }", "b": "rules: []",
+        ])
         #expect(policy.tier("filesystem.read", agent: "a") == .blocked)
         #expect(policy.tier("filesystem.read", agent: "b") == .autonomous)
         #expect(policy.compiled.brokenAgents["a"]?.diagnostics.count == 1)
@@ -189,9 +197,11 @@ import Testing
                   filesystem.append: { tier: blocked }
                   filesystem.read: { tier: autonomous }
                 defaults: { tier: blocked }
-                """, agents: ["a": "capabilities: { filesystem.append: { tier: autonomous }, git.push: { tier: notify } }"])
+                """,
+            agents: ["a": "capabilities: { filesystem.append: { tier: autonomous }, git.push: { tier: notify } }"])
         func hidden(_ name: String) throws -> Bool {
-            policy.compiled.blocksEveryCall(agent: "a", capability: try #require(Capabilities.catalogue.index(of: name)))
+            policy.compiled.blocksEveryCall(
+                agent: "a", capability: try #require(Capabilities.catalogue.index(of: name)))
         }
         #expect(try !hidden("filesystem.write"))
         #expect(try hidden("filesystem.append"))

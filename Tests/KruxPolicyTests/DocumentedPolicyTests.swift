@@ -157,10 +157,14 @@ import Testing
                   - capability: "process.kill"
                     tier: approval_required
                 """,
-            agents: ["a": "capabilities:\n  filesystem.delete: { tier: autonomous }\n  state.persistent.set: { tier: blocked }"],
+            agents: [
+                "a":
+                    "capabilities:\n  filesystem.delete: { tier: autonomous }\n  state.persistent.set: { tier: blocked }"
+            ],
             template: "personal-permissive")
         #expect(policy.tier("state.persistent.set", agent: "b") == .autonomous)
-        #expect(policy.tier("state.persistent.set") == .blocked, "an override locks from loosening, not from tightening")
+        #expect(
+            policy.tier("state.persistent.set") == .blocked, "an override locks from loosening, not from tightening")
         #expect(policy.tier("filesystem.delete") == .approvalRequired)
         #expect(policy.tier("process.kill") == .approvalRequired)
         #expect(policy.tier("filesystem.read") == .autonomous)

@@ -4,14 +4,26 @@ import Testing
 /// Every mistake is named with its place and a way out, all of a file's at once.
 @Suite struct PolicyErrorTests {
     @Test(arguments: [
-        ("capabilities:\n  filesystem.read:\n    teir: notify", "active.yaml:3:5: unknown key `teir`; did you mean `tier`?"),
-        ("capabilities:\n  filesystem.read:\n    tier: notfy", "active.yaml:3:11: `notfy` is no tier; did you mean `notify`?"),
+        (
+            "capabilities:\n  filesystem.read:\n    teir: notify",
+            "active.yaml:3:5: unknown key `teir`; did you mean `tier`?"
+        ),
+        (
+            "capabilities:\n  filesystem.read:\n    tier: notfy",
+            "active.yaml:3:11: `notfy` is no tier; did you mean `notify`?"
+        ),
         ("capabilites: {}", "active.yaml:1:1: unknown key `capabilites`; did you mean `capabilities`?"),
         ("capabilities:\n  File.read: { tier: notify }", "active.yaml:2:3: `File.read` is no capability pattern"),
         ("capabilities:\n  filesystem.read: notify", "active.yaml:2:20: `filesystem.read` needs a map with a `tier`"),
-        ("capabilities:\n  filesystem.read: { tier: notify }\n  filesystem.read: { tier: blocked }", "active.yaml:3:3: the key `filesystem.read` occurs twice; it stands at line 2 already"),
+        (
+            "capabilities:\n  filesystem.read: { tier: notify }\n  filesystem.read: { tier: blocked }",
+            "active.yaml:3:3: the key `filesystem.read` occurs twice; it stands at line 2 already"
+        ),
         ("rules:\n  - tier: notify", "active.yaml:2:5: the rule names no `capability`"),
-        ("rules:\n  - { capability: filesystem.read }", "active.yaml:2:5: the rule for `filesystem.read` has no `tier`"),
+        (
+            "rules:\n  - { capability: filesystem.read }",
+            "active.yaml:2:5: the rule for `filesystem.read` has no `tier`"
+        ),
         ("rules: {}", "active.yaml:1:8: `rules` needs a list"),
         ("- a", "active.yaml:1:1: a policy is a map"),
         ("", "active.yaml:1:1: the file holds no policy"),
@@ -21,19 +33,43 @@ import Testing
         ("defaults: { tier: notify, lock: true }", "active.yaml:1:27: unknown key `lock`"),
         ("defaults: { locked: true }", "active.yaml:1:11: `defaults` needs a `tier`"),
         ("defaults: { tier: notify, locked: yes }", "active.yaml:1:35: `locked` needs `true` or `false`"),
-        ("extends: team-modrate\ndefaults: { tier: notify }", "active.yaml:1:10: no policy is named `team-modrate`; did you mean `team-moderate`?"),
+        (
+            "extends: team-modrate\ndefaults: { tier: notify }",
+            "active.yaml:1:10: no policy is named `team-modrate`; did you mean `team-moderate`?"
+        ),
         ("extends: active\ndefaults: { tier: notify }", "active.yaml:1:10: `extends: active` leads back"),
         ("agent_overrides: any", "active.yaml:1:18: `any` is no value of `agent_overrides`"),
-        ("capabilities:\n  filesystem.read:\n    rules: [{ condition: { path_prefx: /a }, tier: notify }]", "active.yaml:3:28: unknown key `path_prefx`; did you mean `path_prefix`?"),
-        ("capabilities:\n  filesystem.read:\n    rules: [{ condition: { path_prefix: a/b }, tier: notify }]", "active.yaml:3:41: `path_prefix` needs an absolute path"),
-        ("capabilities:\n  filesystem.read:\n    rules: [{ condition: { path_prefix: /a/../b }, tier: notify }]", "active.yaml:3:41: `path_prefix` contains `.` or `..`"),
-        ("capabilities:\n  filesystem.write:\n    rules: [{ condition: { content_size_lt: 10KB }, tier: notify }]", "active.yaml:3:45: `content_size_lt` needs a number of bytes"),
-        ("capabilities:\n  filesystem.read:\n    rules: [{ condition: { content_size_lt: 10 }, tier: notify }]", "active.yaml:3:28: `content_size_lt` can never be judged"),
-        ("capabilities:\n  process.run:\n    rules: [{ condition: { command_prefix: ls }, tier: notify }]", "active.yaml:3:28: `command_prefix` is not supported"),
+        (
+            "capabilities:\n  filesystem.read:\n    rules: [{ condition: { path_prefx: /a }, tier: notify }]",
+            "active.yaml:3:28: unknown key `path_prefx`; did you mean `path_prefix`?"
+        ),
+        (
+            "capabilities:\n  filesystem.read:\n    rules: [{ condition: { path_prefix: a/b }, tier: notify }]",
+            "active.yaml:3:41: `path_prefix` needs an absolute path"
+        ),
+        (
+            "capabilities:\n  filesystem.read:\n    rules: [{ condition: { path_prefix: /a/../b }, tier: notify }]",
+            "active.yaml:3:41: `path_prefix` contains `.` or `..`"
+        ),
+        (
+            "capabilities:\n  filesystem.write:\n    rules: [{ condition: { content_size_lt: 10KB }, tier: notify }]",
+            "active.yaml:3:45: `content_size_lt` needs a number of bytes"
+        ),
+        (
+            "capabilities:\n  filesystem.read:\n    rules: [{ condition: { content_size_lt: 10 }, tier: notify }]",
+            "active.yaml:3:28: `content_size_lt` can never be judged"
+        ),
+        (
+            "capabilities:\n  process.run:\n    rules: [{ condition: { command_prefix: ls }, tier: notify }]",
+            "active.yaml:3:28: `command_prefix` is not supported"
+        ),
         ("capabilities:\n  email.send: { tier: notify, quorum: 2 }", "active.yaml:2:31: `quorum` is not supported"),
         ("agent: x\ndefaults: { tier: notify }", "active.yaml:1:1: `agent` belongs to an agent's own file"),
         ("mode: ask", "active.yaml:1:1: `mode` is not supported"),
-        ("capabilities:\n  filesystem.read:\n    rules: [{ tier: notify }]\n    reason: x", "active.yaml:4:5: `reason` belongs to a tier"),
+        (
+            "capabilities:\n  filesystem.read:\n    rules: [{ tier: notify }]\n    reason: x",
+            "active.yaml:4:5: `reason` belongs to a tier"
+        ),
     ])
     func mistakesAreNamedWithTheirPlace(_ text: String, _ expected: String) {
         let found = errors(text)
@@ -42,18 +78,25 @@ import Testing
 
     @Test func allErrorsOfAFileComeAtOnceInOrder() {
         let found = errors("capabilities:\n  a: { tier: x }\n  filesystem.read: { tier: x }\nbad: 1\nmode: ask")
-        #expect(found.map { String($0.prefix(15)) } == ["active.yaml:2:3", "active.yaml:3:2", "active.yaml:4:1", "active.yaml:5:1"])
+        #expect(
+            found.map { String($0.prefix(15)) } == [
+                "active.yaml:2:3", "active.yaml:3:2", "active.yaml:4:1", "active.yaml:5:1",
+            ])
     }
 
     @Test func aPatternThatCoversNothingIsAWarning() throws {
-        let policy = try PolicyFixture(active: "capabilities: { filesystem.reed: { tier: notify }, nothing.*: { tier: notify } }")
+        let policy = try PolicyFixture(
+            active: "capabilities: { filesystem.reed: { tier: notify }, nothing.*: { tier: notify } }")
         #expect(policy.compiled.warnings.count == 2)
         #expect(policy.compiled.warnings[0].hint == "did you mean `filesystem.read`?")
     }
 
     @Test func hostileYAMLIsRefused() {
-        let bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
-            + (0..<8).map { "b\($0): &b\($0) [\(Array(repeating: $0 == 0 ? "*a" : "*b\($0 - 1)", count: 10).joined(separator: ","))]" }.joined(separator: "\n")
+        let bomb =
+            "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
+            + (0..<8).map {
+                "b\($0): &b\($0) [\(Array(repeating: $0 == 0 ? "*a" : "*b\($0 - 1)", count: 10).joined(separator: ","))]"
+            }.joined(separator: "\n")
         #expect(errors(bomb).first?.contains("nodes once aliases are followed") == true)
         let deep = String(repeating: "[", count: 70) + String(repeating: "]", count: 70)
         #expect(errors(deep).first?.contains("nested deeper") == true)

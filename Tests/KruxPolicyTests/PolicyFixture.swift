@@ -16,7 +16,8 @@ struct PolicyFixture {
         compiled = try PolicyCompiler.compile(
             PolicyBundle(
                 system: PolicySource(file: "system.yaml", text: BuiltInPolicies.system),
-                requirements: requirements.map { [PolicySource(file: "requirements.yaml", text: Array($0.utf8))] } ?? [],
+                requirements: requirements.map { [PolicySource(file: "requirements.yaml", text: Array($0.utf8))] }
+                    ?? [],
                 organisation: organisation.map { PolicySource(file: "org.yaml", text: Array($0.utf8)) },
                 active: active == nil ? template : "active", policies: policies,
                 agents: agents.mapValues { PolicySource(file: "agents/x.yaml", text: Array($0.utf8)) }),
@@ -27,7 +28,8 @@ struct PolicyFixture {
         _ capability: String, agent: String = "a", paths: [String] = [], size: Int64? = nil, below: Bool = false
     ) -> Decision {
         guard let index = Capabilities.catalogue.index(of: capability) else { preconditionFailure("no \(capability)") }
-        return compiled.decide(CallFacts(agent: agent, capability: index, paths: paths, contentSize: size, reachesBelow: below))
+        return compiled.decide(
+            CallFacts(agent: agent, capability: index, paths: paths, contentSize: size, reachesBelow: below))
     }
 
     func tier(_ capability: String, agent: String = "a", paths: [String] = [], size: Int64? = nil) -> Tier {

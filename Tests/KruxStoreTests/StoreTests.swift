@@ -90,9 +90,13 @@ private func execute(_ path: String, _ sql: String) throws {
                 #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == before)
             }
             try refused(.foreignFile) { try execute(path, "CREATE TABLE theirs (x)") }
-            try refused(.foreignFile) { try write("this is no database at all, but long enough to look at\n", to: path) }
+            try refused(.foreignFile) {
+                try write("this is no database at all, but long enough to look at\n", to: path)
+            }
             try refused(.newerSchema) {
-                try execute(path, "PRAGMA application_id = \(Store.applicationID); PRAGMA user_version = 9999; CREATE TABLE t (x)")
+                try execute(
+                    path,
+                    "PRAGMA application_id = \(Store.applicationID); PRAGMA user_version = 9999; CREATE TABLE t (x)")
             }
         }
     }
@@ -128,7 +132,9 @@ private func execute(_ path: String, _ sql: String) throws {
                     "INSERT INTO audit (seq, epoch, key_id, prev, body_hash, sig, body) VALUES (1, 1, ?, ?, ?, ?, '{}')",
                     [zero, zero, zero, .blob([UInt8](repeating: 0, count: 64))])
             }
-            for sql in ["DELETE FROM audit", "UPDATE audit SET body = '{\"a\":1}'", "UPDATE audit SET body = NULL, epoch = 2"] {
+            for sql in [
+                "DELETE FROM audit", "UPDATE audit SET body = '{\"a\":1}'", "UPDATE audit SET body = NULL, epoch = 2",
+            ] {
                 await #expect(throws: StoreError.self) { try await store.writer.write { try $0.execute(sql) } }
             }
             try await store.writer.write { try $0.execute("UPDATE audit SET body = NULL") }

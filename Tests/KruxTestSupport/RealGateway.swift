@@ -93,7 +93,8 @@ package final class RealGateway: @unchecked Sendable {
         while ready.count(where: { $0 == "\n" }) < 3 {
             let data = output.fileHandleForReading.availableData
             if data.isEmpty {
-                throw TestFailure("the gateway did not start: \((try? String(contentsOfFile: log, encoding: .utf8)) ?? "")")
+                throw TestFailure(
+                    "the gateway did not start: \((try? String(contentsOfFile: log, encoding: .utf8)) ?? "")")
             }
             ready += String(decoding: data, as: UTF8.self)
         }

@@ -5,7 +5,8 @@ enum DeclaredAlerts {
     private static let alert: ObjectSchema = [
         .required("alert_id", .text, "The alert."), .required("message", .text, "What it says."),
         .required("severity", .choice(["info", "warning", "critical"]), "How bad."),
-        .required("created_at", .text, "RFC 3339 time."), .required("acknowledged", .boolean, "Whether somebody saw it."),
+        .required("created_at", .text, "RFC 3339 time."),
+        .required("acknowledged", .boolean, "Whether somebody saw it."),
     ]
 
     static let all = [

@@ -2,8 +2,10 @@ import KruxCore
 
 /// Declared now, so that policies can cover them; not yet done by this version.
 enum DeclaredEmail {
-    private static let identifier = Property.required("message_id", .string(minLength: 1, maxLength: 1024), "The message.")
-    private static let folder = Property.optional("folder", .string(minLength: 1, maxLength: 256), "The folder.", default: "INBOX")
+    private static let identifier = Property.required(
+        "message_id", .string(minLength: 1, maxLength: 1024), "The message.")
+    private static let folder = Property.optional(
+        "folder", .string(minLength: 1, maxLength: 256), "The folder.", default: "INBOX")
     private static let limit = Property.optional("limit", .integer(1...1000), "Most messages.", default: 50)
     private static let addresses = SchemaType.array(.string(minLength: 3, maxLength: 320), maxItems: 100)
     private static let header: ObjectSchema = [

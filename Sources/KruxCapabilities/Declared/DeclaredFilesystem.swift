@@ -23,7 +23,8 @@ enum DeclaredFilesystem {
             whenToUse: "To find where something is mentioned.", effect: .read, tier: .autonomous,
             input: [
                 .required("query", .string(minLength: 1, maxLength: 4096), "The text or expression to find."),
-                .optional("path", .path, "Where to search.", default: ".", role: .path(followsLast: true, reach: .below)),
+                .optional(
+                    "path", .path, "Where to search.", default: ".", role: .path(followsLast: true, reach: .below)),
                 .optional("regex", .boolean, "Whether query is a regular expression.", default: false),
                 .optional("limit", .integer(1...10_000), "Most matches to return.", default: 1000),
             ],

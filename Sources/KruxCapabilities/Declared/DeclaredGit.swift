@@ -24,7 +24,8 @@ enum DeclaredGit {
             "git.clone", "Copies a remote repository into the workspace.", whenToUse: "To work on existing code.",
             effect: .external, sideEffects: ["creates a folder", "the host sees the request"], tier: .approvalRequired,
             input: [
-                .required("url", .string(minLength: 1, maxLength: 8192), "Where from."), FileSchema.path("Where to.", reach: .below),
+                .required("url", .string(minLength: 1, maxLength: 8192), "Where from."),
+                FileSchema.path("Where to.", reach: .below),
                 .optional("depth", .integer(1...1_000_000), "Only this many commits."),
             ], output: done),
         CapabilityDeclaration(
@@ -50,7 +51,8 @@ enum DeclaredGit {
         CapabilityDeclaration(
             "git.checkout", "Switches to a branch or commit.", whenToUse: "To work on another line.", effect: .write,
             sideEffects: ["changes files of the work tree"], tier: .notify,
-            input: [repository, .required("revision", .string(minLength: 1, maxLength: 256), "Where to.")], output: done),
+            input: [repository, .required("revision", .string(minLength: 1, maxLength: 256), "Where to.")], output: done
+        ),
         CapabilityDeclaration(
             "git.commit", "Records changes.", whenToUse: "When a step of work is done.", effect: .write,
             sideEffects: ["adds a commit"], tier: .notify,

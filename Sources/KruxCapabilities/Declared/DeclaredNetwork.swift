@@ -47,7 +47,8 @@ enum DeclaredNetwork {
                 .required("port", .integer(1...65535), "The port."),
             ],
             output: [
-                .required("open", .boolean, "Whether it answered."), .required("latency_ms", .count, "How long it took."),
+                .required("open", .boolean, "Whether it answered."),
+                .required("latency_ms", .count, "How long it took."),
             ]),
         CapabilityDeclaration(
             "network.credentialed_request", "Sends an HTTP request that carries a secret by name.",
@@ -56,7 +57,9 @@ enum DeclaredNetwork {
             input: ObjectSchema(
                 request + [
                     .required("secret", .string(minLength: 1, maxLength: 128), "The secret's name in the vault."),
-                    .optional("header", .string(minLength: 1, maxLength: 128), "The header it goes into.", default: "Authorization"),
+                    .optional(
+                        "header", .string(minLength: 1, maxLength: 128), "The header it goes into.",
+                        default: "Authorization"),
                 ]), output: response),
     ]
 }

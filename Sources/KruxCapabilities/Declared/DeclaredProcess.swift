@@ -4,7 +4,8 @@ import KruxCore
 enum DeclaredProcess {
     private static let process: ObjectSchema = [
         .required("process_id", .text, "What the other process capabilities need."),
-        .required("command", .text, "The program."), .required("state", .choice(["running", "ended"]), "Where it stands."),
+        .required("command", .text, "The program."),
+        .required("state", .choice(["running", "ended"]), "Where it stands."),
         .required("started_at", .text, "RFC 3339 time of its start."),
         .optional("exit_code", .integer(-1...255), "The exit code once it has ended."),
     ]
@@ -38,7 +39,10 @@ enum DeclaredProcess {
         CapabilityDeclaration(
             "process.kill", "Stops a process of the agent.", whenToUse: "When a background run is not needed any more.",
             effect: .destructive, sideEffects: ["the process and its children end"], tier: .approvalRequired,
-            input: [identifier, .optional("signal", .choice(["TERM", "KILL", "INT", "HUP"]), "Which signal.", default: "TERM")],
+            input: [
+                identifier,
+                .optional("signal", .choice(["TERM", "KILL", "INT", "HUP"]), "Which signal.", default: "TERM"),
+            ],
             output: [.required("process", .object(process), "The process as it is now.")]),
     ]
 }

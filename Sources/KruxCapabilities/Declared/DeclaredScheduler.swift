@@ -7,7 +7,8 @@ enum DeclaredScheduler {
         .optional("arguments", .map(.any, maxItems: 256), "Its arguments."),
     ]
     private static let job: ObjectSchema = [
-        .required("job_id", .text, "What scheduler.cron_delete needs."), .required("capability", .text, "What is called."),
+        .required("job_id", .text, "What scheduler.cron_delete needs."),
+        .required("capability", .text, "What is called."),
         .required("next_run", .text, "RFC 3339 time of the next run."),
         .optional("schedule", .text, "The cron expression."),
     ]

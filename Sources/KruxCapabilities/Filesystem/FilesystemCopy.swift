@@ -7,9 +7,11 @@ package struct FilesystemCopy: Capability {
         whenToUse: "To keep the original; use filesystem.move to rename.", effect: .write,
         sideEffects: ["creates or replaces the destination"], tier: .notify,
         input: [
-            .required("source", .path, "What to copy.",
+            .required(
+                "source", .path, "What to copy.",
                 role: .path(followsLast: true, reach: .belowWhen("recursive"))),
-            .required("destination", .path, "The new path itself, not the folder to put it in.",
+            .required(
+                "destination", .path, "The new path itself, not the folder to put it in.",
                 role: .path(followsLast: true, reach: .belowWhen("recursive"))),
             .optional("overwrite", .boolean, "Whether an existing file may be replaced.", default: false),
             .optional("recursive", .boolean, "Whether to copy a folder.", default: false),
@@ -62,10 +64,13 @@ package struct FilesystemCopy: Capability {
             throw StructuredError(
                 .wrongType, "`\(source.absolute)` is a directory", recovery: ["Pass recursive: true to copy it."])
         }
-        if source.isRoot || destination.components.count >= source.components.count && zip(destination.components, source.components).allSatisfy({ $0.utf8Equals($1) })
+        if source.isRoot
+            || destination.components.count >= source.components.count
+                && zip(destination.components, source.components).allSatisfy({ $0.utf8Equals($1) })
         {
             throw StructuredError(
-                .invalidArguments, "a folder cannot be copied into itself", recovery: ["Name a destination outside it."])
+                .invalidArguments, "a folder cannot be copied into itself", recovery: ["Name a destination outside it."]
+            )
         }
         try workspace.makeFolders(destination)
         try workspace.walk(source, depth: Workspace.deepest) { entry throws(StructuredError) in

@@ -8,7 +8,9 @@ package struct FilesystemDelete: Capability {
         sideEffects: ["the path is gone from the workspace", "the trash holds what was there"],
         tier: .approvalRequired,
         input: [
-            FileSchema.path("What to delete; a symbolic link is deleted itself.", followsLast: false, reach: .belowWhen("recursive")),
+            FileSchema.path(
+                "What to delete; a symbolic link is deleted itself.", followsLast: false, reach: .belowWhen("recursive")
+            ),
             .optional("recursive", .boolean, "Whether a folder with something in it may go.", default: false),
         ],
         output: [

@@ -7,7 +7,8 @@ package struct FilesystemMkdir: Capability {
         effect: .write, sideEffects: ["creates folders"], tier: .notify,
         input: [
             FileSchema.path("The folder to make."),
-            .optional("parents", .boolean, "Make missing folders above it, and accept one that exists.", default: false),
+            .optional(
+                "parents", .boolean, "Make missing folders above it, and accept one that exists.", default: false),
         ],
         output: [
             .required("path", .text, "The canonical path."),

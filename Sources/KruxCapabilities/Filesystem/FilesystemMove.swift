@@ -8,9 +8,11 @@ package struct FilesystemMove: Capability {
         whenToUse: "To rename; use filesystem.copy to keep the original.", effect: .write,
         sideEffects: ["the source is gone", "creates or replaces the destination"], tier: .notify,
         input: [
-            .required("source", .path, "What to move; a symbolic link is moved itself.",
+            .required(
+                "source", .path, "What to move; a symbolic link is moved itself.",
                 role: .path(followsLast: false, reach: .below)),
-            .required("destination", .path, "The new path itself, not the folder to put it in.",
+            .required(
+                "destination", .path, "The new path itself, not the folder to put it in.",
                 role: .path(followsLast: false, reach: .below)),
             .optional("overwrite", .boolean, "Whether an existing file may be replaced.", default: false),
         ],

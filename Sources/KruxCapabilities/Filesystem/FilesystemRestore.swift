@@ -8,7 +8,8 @@ package struct FilesystemRestore: Capability {
         input: [
             .required("trash_id", .string(minLength: 1, maxLength: 64), "What filesystem.delete returned."),
             .optional(
-                "path", .path, "Where to put it; where it came from if absent.", role: .path(followsLast: false, reach: .below)),
+                "path", .path, "Where to put it; where it came from if absent.",
+                role: .path(followsLast: false, reach: .below)),
         ],
         output: [
             .required("path", .text, "Where it is now."), .required("trash_id", .text, "The id it had in the trash."),

@@ -9,8 +9,10 @@ package struct FilesystemSearch: Capability {
         input: [
             .required(
                 "pattern", .string(minLength: 1, maxLength: 1024),
-                "Shell pattern for the name (`*.swift`), or for the path below the folder if it has a slash (`src/**`)."),
-            .optional("path", .path, "The folder to search.", default: ".", role: .path(followsLast: true, reach: .below)),
+                "Shell pattern for the name (`*.swift`), or for the path below the folder if it has a slash (`src/**`)."
+            ),
+            .optional(
+                "path", .path, "The folder to search.", default: ".", role: .path(followsLast: true, reach: .below)),
             .optional("type", .choice(["any", "file", "directory"]), "What to find.", default: "any"),
             .optional("limit", .integer(1...10_000), "Most matches to return.", default: 1000),
         ],
@@ -66,7 +68,8 @@ package struct FilesystemSearch: Capability {
             }
             if input.kind != "any", entry.kind != input.kind { return true }
             let subject =
-                wholePath ? String(decoding: entry.path.absolute.utf8.dropFirst(prefix), as: UTF8.self) : entry.path.name
+                wholePath
+                ? String(decoding: entry.path.absolute.utf8.dropFirst(prefix), as: UTF8.self) : entry.path.name
             guard fnmatch(pattern, subject, FNM_PERIOD) == 0 else { return true }
             if output.matches.count == Int(input.limit) {
                 output.truncated = true

@@ -29,7 +29,8 @@ package struct ProcessRun: Capability {
             .required("exit_code", .integer(-1...255), "The exit code; -1 when it was killed."),
             .optional("signal", .integer(1...64), "The signal that ended it."),
             .required("timed_out", .boolean, "Whether it ran into the timeout."),
-            .required("stdout", .string(maxLength: 16 << 20), "Standard output; bytes that are not UTF-8 are replaced."),
+            .required(
+                "stdout", .string(maxLength: 16 << 20), "Standard output; bytes that are not UTF-8 are replaced."),
             .required("stderr", .string(maxLength: 16 << 20), "Standard error, likewise."),
             .required("stdout_bytes", .count, "Bytes the program wrote to standard output."),
             .required("stderr_bytes", .count, "Bytes the program wrote to standard error."),
