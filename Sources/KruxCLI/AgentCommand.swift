@@ -31,7 +31,9 @@ struct AgentCommand: AsyncParsableCommand {
             let agents = try common.openForReading().read(AgentTable.all)
             if common.json { return Console.print(.array(agents.map { .object($0.json) })) }
             var table = Table([.init("Name"), .init("Status"), .init("Created"), .init("Purpose")])
-            table.rows = agents.map { [$0.name.text, $0.status.rawValue, $0.createdAt.short, $0.purpose.cut(to: 60)] }
+            table.rows = agents.map {
+                [$0.name.text, $0.status.rawValue, $0.createdAt.short, $0.purpose.cut(to: 60, marked: true)]
+            }
             Console.print(agents.isEmpty ? "No agents. Create one with `kruxos agent create`." : table.text)
         }
     }

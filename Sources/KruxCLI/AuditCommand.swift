@@ -4,6 +4,7 @@ import KruxAudit
 import KruxCore
 import KruxCrypto
 import KruxEngine
+import KruxPolicy
 import KruxStore
 
 struct AuditCommand: AsyncParsableCommand {
@@ -80,6 +81,10 @@ struct AuditCommand: AsyncParsableCommand {
             filter.capability = capability
             filter.session = session
             filter.limit = limit
+            if let capability, capability != "*", CapabilityPattern(capability) == nil {
+                throw ValidationError(
+                    "--capability `\(capability)` is no pattern; write a name, a prefix such as `filesystem.*`, or `*`")
+            }
             return filter
         }
 
@@ -133,18 +138,24 @@ struct AuditCommand: AsyncParsableCommand {
         table.rows = records.map { record in
             [
                 "\(record.seq)", record.time?.short ?? "-", record.text("phase") ?? "-",
-                record.text("agent") ?? record.text("principal") ?? "-", record.text("capability") ?? "-",
-                record.tier ?? "-", record.text("outcome") ?? "-", details(record).cut(to: 60),
+                who(record), record.text("capability") ?? "-",
+                record.tier ?? "-", record.text("outcome") ?? "-", details(record).cut(to: 80, marked: true),
             ]
         }
         return table.text
     }
 
+    /// Who acted: the agent of a call, the person of an answer.
+    private static func who(_ record: AuditRecord) -> String {
+        let principal = record.text("principal") ?? "-"
+        return principal.hasPrefix("agent:") ? String(principal.dropFirst(6)) : principal
+    }
+
     /// The one thing of a row that says most.
     private static func details(_ record: AuditRecord) -> String {
         if let request = record.text("request") {
-            let reason = record.text("reason").map { ": \($0)" } ?? ""
-            return request + reason
+            let text = record.text("reason") ?? record.body?["error"]?["description"]?.string
+            return text.map { $0.hasPrefix(request) ? $0 : "\(request): \($0)" } ?? request
         }
         if let error = record.body?["error"]?["description"]?.string { return error }
         if let action = record.body?["detail"]?["action"]?.string {

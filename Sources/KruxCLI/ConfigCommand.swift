@@ -143,6 +143,12 @@ struct ConfigCommand: AsyncParsableCommand {
                 Source:      \(source)
                 Hierarchy:   \(hierarchy)
                 """)
+            if try common.openForReading().read({ [agent] in try AgentTable.find($0, agent) }) == nil {
+                Console.printError("warning: there is no agent `\(agent)`; this is what one of that name would get")
+            }
+            for (condition, rule) in compiled.unjudged(agent: agent, capability: index) {
+                Console.print("Not judged:  \(condition) (\(rule))")
+            }
             if decision.indeterminate {
                 Console.print("Note:        the tier depends on the arguments; the strictest is shown")
             }

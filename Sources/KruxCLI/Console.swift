@@ -82,8 +82,10 @@ extension String {
     fileprivate func padding(to width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
 
     /// At most `width` characters, cut at a space where there is one.
-    func cut(to width: Int) -> String {
+    /// - Parameter marked: whether a cut shows as `…`.
+    func cut(to width: Int, marked: Bool = false) -> String {
         if count <= width { return self }
+        if marked { return prefix(width - 1) + "…" }
         let head = prefix(width)
         if let space = head.lastIndex(of: " "), space > head.startIndex { return String(head[..<space]) }
         return head.dropLast() + "…"

@@ -57,7 +57,10 @@ struct NotificationsCommand: AsyncParsableCommand {
                 .init("Seq"), .init("Time"), .init("Agent"), .init("Capability"), .init("Outcome"), .init("Parameters"),
             ])
             table.rows = rows.map {
-                ["\($0.seq)", $0.time.short, $0.agent, $0.capability, $0.outcome, $0.summary.cut(to: 60)]
+                [
+                    "\($0.seq)", $0.time.short, $0.agent, $0.capability, $0.outcome,
+                    $0.summary.cut(to: 100, marked: true),
+                ]
             }
             Console.print(table.text)
         }

@@ -2,6 +2,7 @@ import Foundation
 import KruxCore
 import KruxEngine
 import KruxGateway
+import KruxStore
 import Logging
 
 /// Runs a supervisor's command through the gateway if one runs, else on the home directly.
@@ -13,6 +14,8 @@ struct OperatorClient {
         if let connection = try Self.connect(home) {
             return try Self.ask(connection, command.rawValue, parameters)
         }
+        // Only creating an agent makes a home; anything else on a home that is not there is a slip of the pen.
+        if command != .agentCreate { try ReadOnlyStore(path: home.database).close() }
         let engine = try Engine(home: home, log: Self.log)
         let result: Result<JSONObject, any Error>
         do {

@@ -43,7 +43,7 @@ struct QuickstartCommand: AsyncParsableCommand {
         let agentClient = LoopbackClient(host: listen.host, port: port, token: token)
         try await play(agentClient, client)
         try showRecord(home, since: since, agent: name)
-        showConfiguration(url, token, name, home)
+        showConfiguration(url, token, name, home, policy: status["policy"]?["name"]?.string ?? "personal-permissive")
     }
 
     /// The asked-for name, or one with a number when it is taken: an agent's token is never replaced unasked.
@@ -127,7 +127,7 @@ struct QuickstartCommand: AsyncParsableCommand {
             return true
         }
         guard Console.isTerminal else { return false }
-        FileHandle.standardOutput.write(Data("    Approve \(id)? [y/N] ".utf8))
+        FileHandle.standardOutput.write(Data("    Approve \(id)? [y, or Enter to leave it pending] ".utf8))
         return ["y", "yes"].contains((readLine() ?? "").lowercased())
     }
 
@@ -143,7 +143,7 @@ struct QuickstartCommand: AsyncParsableCommand {
         if !verdict.isIntact { throw KruxExit.verificationFailed }
     }
 
-    private func showConfiguration(_ url: String, _ token: String, _ name: String, _ home: Home) {
+    private func showConfiguration(_ url: String, _ token: String, _ name: String, _ home: Home, policy: String) {
         let configuration: JSONValue = [
             "mcpServers": [
                 "kruxos": [
@@ -161,7 +161,7 @@ struct QuickstartCommand: AsyncParsableCommand {
 
             Or without a token, on this machine: kruxos mcp --agent \(name) --home \(home.root)
             Its files: \(home.root)/workspaces/\(name)
-            Its rules: \(home.policies)/agents/\(name).yaml
+            Its rules: \(home.policies)/agents/\(name).yaml (after an edit: kruxos config set policy \(policy))
             Next: kruxos status · kruxos approve list · kruxos watch
             """)
     }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import KruxCore
 import KruxEngine
 import KruxGateway
 import Logging
@@ -14,7 +15,14 @@ struct ServeCommand: AsyncParsableCommand {
 
     mutating func run() async throws {
         let log = OperatorClient.log
-        let engine = try Engine(home: try common.resolveHome(), log: log)
+        let home = try common.resolveHome()
+        if let running = try OperatorClient.connect(home) {
+            let status = try OperatorClient.ask(running, Engine.OperatorCommand.status.rawValue, [:])
+            throw StructuredError(
+                .unavailable, "a gateway runs for this home already, agents on \(status["agents_url"]?.string ?? "-")",
+                recovery: ["Stop it first, or give another home with --home."])
+        }
+        let engine = try Engine(home: home, log: log)
         let gateway = Gateway(
             engine: engine,
             configuration: .init(host: listen.host, port: listen.port, supervisorPort: listen.supervisorPort), log: log)

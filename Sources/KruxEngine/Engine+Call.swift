@@ -73,6 +73,20 @@ extension Engine {
         }
     }
 
+    /// A call that names a capability and is malformed otherwise gets its row, too.
+    package func refuse(malformed error: StructuredError, capability: String, by caller: Caller) async
+        -> StructuredError
+    {
+        let request = CallRequest(capability: capability, arguments: [:])
+        let record = CallRecord(caller: caller, request: request, started: clock.now())
+        do {
+            try await write(record.body(.outcome, outcome: .failed, self, error: error), record)
+            return error
+        } catch {
+            return Self.structured(error)
+        }
+    }
+
     // MARK: Steps
 
     func prepare(_ request: CallRequest, _ caller: Caller) throws(StructuredError) -> Prepared {

@@ -63,6 +63,7 @@ package final class Engine: Sendable {
         self.home = home
         self.clock = clock
         self.log = log
+        try Store.checkBeforeWriting(home.database)
         try home.create()
         lock = try WriterLock(home: home.root)
         var opened: AuditLog?

@@ -2,6 +2,7 @@ package import KruxApprovals
 package import KruxAudit
 import KruxCapabilities
 package import KruxCore
+import KruxPolicies
 import KruxPolicy
 import KruxRegistry
 import KruxStore
@@ -179,9 +180,18 @@ extension Engine {
 
     private var statusJSON: JSONObject {
         let health = health
+        var findings = health.findings
+        let policy = policy
+        if let files = try? folder.bundle(active: policy.bundle.active, system: BuiltInPolicies.system),
+            files != policy.bundle
+        {
+            findings.append(
+                "the policy files differ from what is in force: `kruxos config set policy \(policy.bundle.active)` reads them"
+            )
+        }
         return [
             "version": .string(Self.version), "home": .string(home.root), "health": .string(health.status),
-            "findings": .strings(health.findings), "uptime_seconds": .int(health.uptimeSeconds),
+            "findings": .strings(findings), "uptime_seconds": .int(health.uptimeSeconds),
             "policy": .object(policyJSON(policy)),
             "agents": .int(Int64(agents.all.filter { $0.status == .active }.count)),
         ]

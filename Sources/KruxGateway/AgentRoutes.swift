@@ -145,7 +145,8 @@ struct AgentRoutes: HTTPResponder {
         let request: CallRequest
         let wait: Int64
         do throws(StructuredError) { (request, wait) = try CallRequest.decode(input) } catch {
-            return HTTPReply.error(error).response
+            guard let capability = input["capability"]?.string else { return HTTPReply.error(error).response }
+            return HTTPReply.error(await engine.refuse(malformed: error, capability: capability, by: caller)).response
         }
         guard wait > 0 || AgentTools.mayTakeLong(capability: request.capability) else {
             return Self.reply(await engine.call(request, by: caller)).response

@@ -62,7 +62,11 @@ struct RPCRoute: Sendable {
                 let (request, wait) = try CallRequest.decode(params)
                 return await call(request, wait: wait)
             } catch {
-                return .failure(JSONRPCError(.invalidParams, error.description, data: error.json))
+                var answer = error
+                if let capability = params["capability"]?.string {
+                    answer = await engine.refuse(malformed: error, capability: capability, by: caller)
+                }
+                return .failure(JSONRPCError(.invalidParams, answer.description, data: answer.json))
             }
         case "kruxos.capabilities": return .success(AgentRoutes.capabilities(engine, caller))
         case "kruxos.approval", "kruxos.cancel":

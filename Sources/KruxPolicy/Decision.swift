@@ -60,6 +60,16 @@ extension CompiledPolicy {
         return strictest
     }
 
+    /// The conditions that a decision without arguments could not judge, with the place of their rules.
+    package func unjudged(agent: String, capability: Int) -> [(condition: String, rule: String)] {
+        var tables = system + [organisation]
+        if let layer = agents[agent] { tables += [layer.own] + layer.tightening }
+        return tables.flatMap { $0.chains[capability] }.flatMap { rule in
+            let record = rules[Int(rule.index)]
+            return record.conditions.map { ($0.text, "\(record.location.file) line \($0.location.line)") }
+        }
+    }
+
     /// Whether every call of the capability by the agent is blocked, whatever its arguments.
     package func blocksEveryCall(agent: String, capability: Int) -> Bool {
         if brokenAgents[agent] != nil { return true }
@@ -196,7 +206,10 @@ extension CompiledPolicy {
             decision.rule = Int(own.rule)
             tighten(organisation.floor, .organisation, organisation.floorRule)
         } else {
-            for match in tightening { tighten(match.tier, .agent, match.rule) }
+            for match in tightening {
+                tighten(match.tier, .agent, match.rule)
+                decision.agent = [decision.agent, match.tier].compactMap { $0 }.max()
+            }
             // An own rule that could not be judged may hold: the stricter of both worlds.
             tighten(own.tier, .agent, own.rule)
         }

@@ -90,7 +90,8 @@ package final class Store: SnapshotSource, Sendable {
         do { try queue.close() } catch { throw Writer.translate(error) }
     }
 
-    private static func checkBeforeWriting(_ path: String) throws {
+    /// Refuses a foreign or newer file, reading it only.
+    package static func checkBeforeWriting(_ path: String) throws {
         var status = stat()
         guard stat(path, &status) == 0, status.st_size > 0 else { return }
         try ReadOnlyStore(path: path).close()
