@@ -61,11 +61,10 @@ enum DecisionBenchmark {
         func list(_ count: Int, _ seed: Int) -> String {
             (0..<count).map { index in
                 let number = index + seed
-                return """
-                      - capability: "\(files[number % files.count])"
-                        tier: \(["autonomous", "notify", "approval_required"][number % 3])
-                        conditions: { path_prefix: "/workspace/agent-\(number % 97)/project-\(number)/" }
-                    """
+                let tier = ["autonomous", "notify", "approval_required"][number % 3]
+                let prefix = "/workspace/a\(number % 97)/p\(number)"
+                return
+                    "- {capability: \(files[number % files.count]), tier: \(tier), condition: {path_prefix: \(prefix)}}"
             }.joined(separator: "\n")
         }
         let policy = """
@@ -93,7 +92,7 @@ enum DecisionBenchmark {
             let (index, _) = files[number % files.count]
             return CallFacts(
                 agent: "agent-\(number % agents)", capability: index,
-                paths: ["/workspace/agent-\(number % agents)/project-\(number % 211)/Sources/file-\(number).swift"],
+                paths: ["/workspace/a\(number % 97)/p\(number % 211)/Sources/file-\(number).swift"],
                 contentSize: Int64(number))
         }
     }
