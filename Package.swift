@@ -85,7 +85,8 @@ let package = Package(
         room("KruxRegistry", ["KruxCore", "KruxCrypto", "KruxStore", "KruxPolicy", "KruxAudit"]),
         room("KruxApprovals", ["KruxCore", "KruxStore", "KruxAudit"]),
         room("KruxSandbox", ["KruxCore", "CSandbox"]),
-        room("KruxCapabilities", ["KruxCore", "KruxCrypto", "KruxStore", "KruxSandbox"]),
+        // CSandbox for openat2 and renameat2, which glibc does not wrap.
+        room("KruxCapabilities", ["KruxCore", "KruxCrypto", "KruxSandbox", "CSandbox"]),
         room(
             "KruxEngine",
             [

@@ -95,7 +95,7 @@ struct AuditCommand: AsyncParsableCommand {
             case .json: Console.print(.array(records.map(\.json)))
             case .jsonl: for record in records { Console.print(record.json.canonicalText) }
             case .csv: Console.print(AuditCommand.csv(records))
-            case .table: Console.print(records.isEmpty ? "No rows match." : AuditCommand.table(records))
+            case .table: Console.printTable(records.isEmpty ? "No rows match." : AuditCommand.table(records))
             }
         }
     }

@@ -8,6 +8,17 @@ enum Console {
 
     static func printError(_ text: String) { write(text + "\n", to: STDERR_FILENO) }
 
+    /// A table, each line cut to the terminal's width when there is one: a wrapped row is no row.
+    static func printTable(_ text: String) {
+        var size = winsize()
+        guard isatty(STDOUT_FILENO) == 1, ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 20 else {
+            return print(text)
+        }
+        let width = Int(size.ws_col)
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+        print(lines.map { $0.count > width ? $0.prefix(width - 1) + "…" : String($0) }.joined(separator: "\n"))
+    }
+
     static func print(_ json: JSONValue) { print(json.prettyText()) }
 
     private static func write(_ text: String, to descriptor: Int32) {

@@ -62,7 +62,7 @@ struct NotificationsCommand: AsyncParsableCommand {
                     $0.summary.cut(to: 100, marked: true),
                 ]
             }
-            Console.print(table.text)
+            Console.printTable(table.text)
         }
         guard !keep, agent == nil, let last = rows.last(where: { !$0.read }) else { return }
         _ = try await OperatorClient(home: try common.resolveHome()).run(

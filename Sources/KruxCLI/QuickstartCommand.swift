@@ -137,7 +137,7 @@ struct QuickstartCommand: AsyncParsableCommand {
         filter.since = since
         filter.agent = agent
         Console.print("The signed record of it (kruxos audit query --agent \(agent)):\n")
-        Console.print(AuditCommand.table(try store.read { try AuditQuery.rows($0, filter) }))
+        Console.printTable(AuditCommand.table(try store.read { try AuditQuery.rows($0, filter) }))
         let verdict = try AuditVerifier.verify(store)
         Console.print("\nkruxos audit verify: \(verdict.rows) rows checked, \(verdict.text)")
         if !verdict.isIntact { throw KruxExit.verificationFailed }
