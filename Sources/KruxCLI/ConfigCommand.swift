@@ -137,7 +137,7 @@ struct ConfigCommand: AsyncParsableCommand {
             }
             Console.print(
                 """
-                Agent:       \(agent)
+                Agent:       \(Console.visible(agent))
                 Capability:  \(capability)
                 Tier:        \(decision.tier.name)
                 Source:      \(source)

@@ -6,7 +6,11 @@ import KruxPolicy
 enum Console {
     static func print(_ text: String) { write(text + "\n", to: STDOUT_FILENO) }
 
-    static func printError(_ text: String) { write(text + "\n", to: STDERR_FILENO) }
+    /// Errors quote what people and agents wrote, so control characters are shown, not sent.
+    static func printError(_ text: String) {
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+        write(lines.map { visible(String($0)) }.joined(separator: "\n") + "\n", to: STDERR_FILENO)
+    }
 
     /// A table, each line cut to the terminal's width when there is one: a wrapped row is no row.
     static func printTable(_ text: String) {

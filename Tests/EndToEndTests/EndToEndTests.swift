@@ -145,6 +145,14 @@ import Testing
         }
     }
 
+    @Test func everyCommandSurvivesWrongValues() async throws {
+        try await withTemporaryFolder { folder in
+            let kruxos = Kruxos(home: folder + "/home")
+            _ = try kruxos.createAgent("a")
+            try Peer.run("hostile_commands.py", [Kruxos.path, kruxos.home])
+        }
+    }
+
     @Test func aZygoteThatDiedIsReplaced() async throws {
         try await RealGateway.with { gateway, _ in
             func echo(_ text: String) throws -> Kruxos.Result {
