@@ -74,7 +74,9 @@ let package = Package(
 
         // Data compiled in.
         room("KruxMigrations", path: "migrations", resources: [.embedInCode("sql")]),
-        room("KruxPolicies", path: "policies", resources: [.embedInCode("yaml")], exclude: ["README.md"]),
+        room(
+            "KruxPolicies", path: "policies",
+            resources: [.embedInCode("yaml"), .embedInCode("schema"), .embedInCode("suites")], exclude: ["README.md"]),
 
         // Rooms, from the bottom up.
         room("KruxCore"),

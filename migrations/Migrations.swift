@@ -10,7 +10,10 @@ package enum Migrations {
     /// In order, without gaps.
     package static let all: [Migration] = [
         // SwiftPM replaces the first character of an identifier that would be a digit.
-        Migration(version: 1, name: "initial", sql: String(decoding: PackageResources._001_initial_sql, as: UTF8.self))
+        Migration(version: 1, name: "initial", sql: String(decoding: PackageResources._001_initial_sql, as: UTF8.self)),
+        Migration(
+            version: 2, name: "policy_language",
+            sql: String(decoding: PackageResources._002_policy_language_sql, as: UTF8.self)),
     ]
 
     package static let latest: Int32 = Int32(all.count)

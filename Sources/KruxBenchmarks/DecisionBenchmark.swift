@@ -89,11 +89,13 @@ enum DecisionBenchmark {
     private static func calls(agents: Int) -> [CallFacts] {
         let files = Capabilities.catalogue.declarations.enumerated().filter { $1.name.text.hasPrefix("filesystem.") }
         return (0..<20_000).map { number in
-            let (index, _) = files[number % files.count]
-            return CallFacts(
-                agent: "agent-\(number % agents)", capability: index,
-                paths: ["/workspace/a\(number % 97)/p\(number % 211)/Sources/file-\(number).swift"],
-                contentSize: Int64(number))
+            let (index, declaration) = files[number % files.count]
+            var facts = CallFacts(
+                agent: "agent-\(number % agents)", capability: index, declaration: declaration, arguments: [:],
+                time: Timestamp(microseconds: Int64(number)))
+            facts.paths = [Array("/workspace/a\(number % 97)/p\(number % 211)/Sources/file-\(number).swift".utf8)]
+            facts.contentSize = Int64(number)
+            return facts
         }
     }
 }

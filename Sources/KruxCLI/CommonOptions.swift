@@ -41,9 +41,9 @@ enum KruxExit {
 
     /// The one place that maps errors to exit codes.
     static func code(_ error: StructuredError) -> ExitCode {
-        switch error.kind {
-        case .blocked, .outsideWorkspace, .approvalRejected, .approvalRefused: denied
-        case .approvalPending: pending
+        if error.isPending { return pending }
+        return switch error.kind {
+        case .blocked, .rateLimited, .outsideWorkspace, .approvalRejected, .approvalRefused: denied
         case .unavailable, .unauthenticated, .overloaded, .storageFull: unavailable
         default: failed
         }

@@ -12,7 +12,7 @@ import KruxStore
 struct ConfigCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "config", abstract: "See, choose and check policies.",
-        subcommands: [Show.self, Set.self, Validate.self, CheckPolicy.self])
+        subcommands: [Show.self, Set.self, Validate.self, CheckPolicy.self, Schema.self])
 
     struct Show: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
@@ -23,20 +23,17 @@ struct ConfigCommand: AsyncParsableCommand {
             @OptionGroup var common: CommonOptions
 
             mutating func run() async throws {
-                let home = try common.resolveHome()
-                guard let version = try common.openForReading().read(PolicyVersions.current) else {
-                    throw StructuredError(.notFound, "no policy is in force yet", recovery: ["Start the gateway once."])
-                }
-                let compiled = try PolicyCompiler.compile(version.bundle, catalogue: Capabilities.catalogue)
-                let source = "\(home.policies)/\(compiled.active.file)"
+                let force = try PolicyInForce(common)
+                let version = force.version
+                let source = "\(force.home.policies)/\(force.policy.active.file)"
                 if common.json {
                     return Console.print([
-                        "name": .string(compiled.active.name), "source": .string(source),
-                        "version": .int(version.version), "digest": .string(compiled.digest.hex),
+                        "name": .string(force.policy.active.name), "source": .string(source),
+                        "version": .int(version.version), "digest": .string(version.digest.hex),
                         "activated_at": .string(version.createdAt.rfc3339), "activated_by": .string(version.createdBy),
                     ])
                 }
-                Console.print("Active policy: \(compiled.active.name)\nSource: \(source)")
+                Console.print("Active policy: \(force.policy.active.name)\nSource: \(source)")
             }
         }
 
@@ -104,35 +101,44 @@ struct ConfigCommand: AsyncParsableCommand {
         private func policies() -> PolicyFolder? { (try? common.resolveHome()).map { PolicyFolder(path: $0.policies) } }
     }
 
+    struct Schema: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Print the JSON Schema of the policy language, for editors.",
+            discussion: """
+                With the YAML extension of an editor, put this at the head of a policy:
+                  # yaml-language-server: $schema=policy.schema.json
+                """)
+
+        mutating func run() async throws {
+            Console.print(String(decoding: BuiltInPolicies.schema, as: UTF8.self).trimmingCharacters(in: .newlines))
+        }
+    }
+
     struct CheckPolicy: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Tell which tier a call would get, and why.")
+        static let configuration = CommandConfiguration(
+            abstract: "Tell which tier a call would get, and why.",
+            discussion: "Without arguments, conditions on them cannot be judged, and the strictest tier is shown.")
         @OptionGroup var common: CommonOptions
         @Option(help: "The agent.") var agent: String
         @Option(help: "The capability.") var capability: String
+        @Argument(help: "Arguments of the call, as key=value.") var arguments: [String] = []
 
         mutating func run() async throws {
-            guard let version = try common.openForReading().read(PolicyVersions.current) else {
-                throw StructuredError(.notFound, "no policy is in force yet", recovery: ["Start the gateway once."])
-            }
-            guard let index = Capabilities.catalogue.index(of: capability) else {
-                let hint = nearest(to: capability, among: Capabilities.catalogue.names)
-                throw StructuredError(
-                    .unknownCapability, "there is no capability `\(capability)`",
-                    recovery: hint.map { ["Did you mean `\($0)`?"] } ?? [])
-            }
-            let compiled = try PolicyCompiler.compile(version.bundle, catalogue: Capabilities.catalogue)
-            let decision = compiled.decide(CallFacts(agent: agent, capability: index))
-            let rule = decision.rule.map { compiled.rules[$0] }
-            let source = rule.map { "\($0.location.file) (line \($0.location.line))" } ?? "no rule"
-            let hierarchy =
-                "system(\(decision.system.map { $0 == .autonomous ? "allowed" : $0.name } ?? "allowed"))"
-                + " → org(\(decision.organisation?.name ?? "no rule"))"
-                + " → agent(\(decision.agent?.name ?? "no override"))"
+            let force = try PolicyInForce(common)
+            let (facts, known) = try force.facts(
+                agent: agent, capability: capability, arguments, time: Engine.systemClock.now())
+            let decision = force.policy.decide(facts)
+            let rule = decision.rule.map { force.policy.rules[$0] }
+            let source = PolicyText.source(decision, force.policy)
+            let hierarchy = PolicyText.hierarchy(decision)
+            let unjudged = force.policy.unjudged(facts)
             if common.json {
                 return Console.print([
                     "agent": .string(agent), "capability": .string(capability), "tier": .string(decision.tier.name),
                     "source": .string(source), "hierarchy": .string(hierarchy), "reason": .optional(rule?.reason),
-                    "indeterminate": .bool(decision.indeterminate),
+                    "mode": .string(decision.mode.rawValue), "indeterminate": .bool(decision.indeterminate),
+                    "not_judged": .array(
+                        unjudged.map { ["condition": .string($0.condition), "rule": .string($0.rule)] }),
                 ])
             }
             Console.print(
@@ -143,15 +149,49 @@ struct ConfigCommand: AsyncParsableCommand {
                 Source:      \(source)
                 Hierarchy:   \(hierarchy)
                 """)
-            if try common.openForReading().read({ [agent] in try AgentTable.find($0, agent) }) == nil {
-                Console.printError("warning: there is no agent `\(agent)`; this is what one of that name would get")
+            if decision.mode != .auto { Console.print("Mode:        \(decision.mode.rawValue)") }
+            for index in decision.limits {
+                let record = force.policy.rules[Int(index)]
+                guard let limit = record.rateLimit else { continue }
+                Console.print(
+                    "Rate limit:  \(PolicyText.limit(limit)) (\(record.location.file) line \(record.location.line))")
             }
-            for (condition, rule) in compiled.unjudged(agent: agent, capability: index) {
-                Console.print("Not judged:  \(condition) (\(rule))")
-            }
+            for (condition, rule) in unjudged { Console.print("Not judged:  \(Console.visible(condition)) (\(rule))") }
             if decision.indeterminate {
                 Console.print("Note:        the tier depends on the arguments; the strictest is shown")
             }
+            if !known {
+                Console.printError("warning: there is no agent `\(agent)`; this is what one of that name would get")
+            }
         }
+    }
+}
+
+/// Decisions in the words of the user's documents.
+enum PolicyText {
+    /// `team-moderate.yaml (line 15)`.
+    static func source(_ decision: Decision, _ policy: CompiledPolicy) -> String {
+        let rule = decision.rule.map { policy.rules[$0].location }
+        let place = rule.map { "\($0.file) (line \($0.line))" }
+        switch decision.cause {
+        case .mode: return "mode \(decision.mode.rawValue)" + (place.map { ", over \($0)" } ?? "")
+        case .broken: return "the agent's own policy does not compile"
+        case .noRule: return "no rule"
+        case .grant: return "a grant" + (place.map { ", over \($0)" } ?? "")
+        case .rule, .rateLimit: return place ?? "no rule"
+        }
+    }
+
+    /// `system(allowed) → org(approval_required) → agent(no override)`.
+    static func hierarchy(_ decision: Decision) -> String {
+        func name(_ tier: Tier?, _ none: String) -> String { tier?.name ?? none }
+        let system = decision.system == .autonomous ? "allowed" : name(decision.system, "allowed")
+        let organisation = name(decision.organisation, "no rule")
+        let agent = decision.cause == .broken ? "does not compile" : name(decision.agent, "no override")
+        return "system(\(system)) → org(\(organisation)) → agent(\(agent))"
+    }
+
+    static func limit(_ limit: RateLimit) -> String {
+        "\(limit.max) in \(HumanDuration.short(limit.windowSeconds)), then \(limit.onExceed.name)"
     }
 }

@@ -43,19 +43,6 @@ package struct CapabilityDeclaration: Sendable {
         self.output = output
         self.errors = errors
     }
-
-    /// The arguments a `path_prefix` reads.
-    package var pathArguments: [Property] {
-        input.properties.filter { if case .path = $0.role { true } else { false } }
-    }
-
-    /// The argument whose decoded size a `content_size_*` reads, and the one that names its encoding.
-    package var contentArgument: (content: Property, encoding: String)? {
-        for property in input.properties {
-            if case .content(let encoding) = property.role { return (property, encoding) }
-        }
-        return nil
-    }
 }
 
 /// The capabilities in a fixed order; a capability's position is its index in compiled policies.

@@ -28,6 +28,21 @@ package enum ArgumentRole: Sendable, Equatable {
     /// The bytes to be written; `content_size_*` reads their decoded length. `encoding` names the argument that says
     /// `utf8` or `base64`.
     case content(encoding: String)
+    /// The program to execute; `command` and its kin read it. `arguments` names the argument with its words, `shell`
+    /// the one that makes the program's text a shell's.
+    case command(arguments: String, shell: String)
+    /// An absolute URL; `url_prefix`, `host` and `port` read it.
+    case url
+    /// A host name or address.
+    case host
+    /// A TCP port.
+    case port
+    /// An HTTP method.
+    case method
+    /// Who gets a message: one text or a list of them.
+    case recipient
+    /// A key of stored state. `reachesBelow`: the call reads every key that begins so.
+    case key(reachesBelow: Bool = false)
 }
 
 /// How much of what lies below a path a call touches. A rule for a folder must hold for a call on the folder above.

@@ -8,6 +8,7 @@ package struct StructuredError: Error, Sendable, Equatable {
         case unknownCapability = "UnknownCapability"
         case capabilityUnavailable = "CapabilityUnavailable"
         case blocked = "PermissionDenied"
+        case rateLimited = "RateLimited"
         case approvalPending = "ApprovalPending"
         case approvalRejected = "ApprovalRejected"
         case approvalRefused = "ApprovalRefused"
@@ -42,6 +43,11 @@ package struct StructuredError: Error, Sendable, Equatable {
     package var retryAfter: Int64?
     /// Facts for programs: the path, the limit, the rule, the request id.
     package var context: JSONObject
+
+    /// Whether a person's answer is waited for.
+    package var isPending: Bool {
+        kind == .approvalPending || kind == .rateLimited && context["request_id"] != nil
+    }
 
     package init(
         _ kind: Kind, _ description: String, agent: String? = nil, recovery: [String] = [], retryable: Bool = false,

@@ -132,8 +132,13 @@ extension Int64 {
 /// Where the time comes from; injected so that tests and replay choose it.
 package struct WallClock: Sendable {
     package let now: @Sendable () -> Timestamp
+    /// Microseconds of a clock that only goes forward.
+    package let monotonic: @Sendable () -> Int64
 
-    package init(now: @escaping @Sendable () -> Timestamp) { self.now = now }
+    package init(now: @escaping @Sendable () -> Timestamp, monotonic: @escaping @Sendable () -> Int64) {
+        self.now = now
+        self.monotonic = monotonic
+    }
 }
 
 /// A span of time as people write it: `90s`, `15m`, `1h`, `7d`, `2w`.

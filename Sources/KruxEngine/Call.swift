@@ -26,7 +26,7 @@ package struct Offered: Sendable {
 extension Engine {
     /// What the caller may call in some way, by name.
     package func offered(to caller: Caller) -> [Offered] {
-        offers(to: caller.name).map {
+        offers(to: caller).map {
             Offered(declaration: $0.declaration, tier: $0.tier, conditional: $0.conditional)
         }
     }
@@ -91,7 +91,7 @@ package enum CallReply: Sendable {
 
     /// The request a call waits on.
     package var pendingRequest: String? {
-        if case .failed(let error) = self, error.kind == .approvalPending { return error.context["request_id"]?.string }
+        if case .failed(let error) = self, error.isPending { return error.context["request_id"]?.string }
         return nil
     }
 }
@@ -100,6 +100,9 @@ extension Decision {
     /// As it stands in the record and in errors.
     func json(_ policy: CompiledPolicy) -> JSONObject {
         var json: JSONObject = ["tier": .string(tier.name), "layer": .string(layer.rawValue)]
+        if cause != .rule { json["cause"] = .string(cause.rawValue) }
+        if mode != .auto { json["mode"] = .string(mode.rawValue) }
+        if indeterminate { json["indeterminate"] = true }
         if let rule, policy.rules.indices.contains(rule) {
             let record = policy.rules[rule]
             json["document"] = .string(record.document)

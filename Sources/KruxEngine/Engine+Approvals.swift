@@ -16,7 +16,7 @@ extension Engine {
     ) async throws -> StructuredError {
         let binding = try capability.binding(prepared.arguments, try context(caller))
         let decisionJSON = decision.json(policy.compiled).adding([
-            ("policy", .string(policy.compiled.active.name)), ("digest", .string(policy.compiled.digest.hex)),
+            ("policy", .string(policy.compiled.active.name)), ("digest", .string(policy.digest.hex)),
         ])
         let new = ApprovalQueue.NewRequest(
             agent: caller.agent.name.text, session: caller.session.id, capability: prepared.declaration.name.text,

@@ -50,13 +50,19 @@ extension Engine {
             let prepared = try prepare(request, caller)
             record.prepared = prepared
             let policy = policy
-            let decision = policy.compiled.decide(prepared.facts)
+            let decided = try decide(prepared.facts, policy.compiled)
+            let decision = decided.decision
             record.decision = (decision, policy)
+            record.standings = decided.standings
+            record.reservation = decided.reservation
             switch decision.tier {
-            case .blocked: throw blocked(decision, policy.compiled, prepared)
+            case .blocked: throw blocked(decision, policy.compiled, prepared, decided.standings)
             case .approvalRequired:
                 let capability = try implementation(prepared)
-                return .failed(try await requestApproval(capability, prepared, decision, policy, caller, record))
+                let pending = try await requestApproval(capability, prepared, decision, policy, caller, record)
+                return .failed(
+                    decision.cause == .rateLimit
+                        ? rateLimited(decision, policy.compiled, prepared, decided.standings, pending) : pending)
             case .autonomous, .notify:
                 let capability = try implementation(prepared)
                 return try await run(capability, prepared, decision, caller, record)
@@ -109,47 +115,52 @@ extension Engine {
                         violations.prefix(20).map { ["pointer": .string($0.pointer), "message": .string($0.message)] })
                 ])
         }
-        var paths: [String] = []
-        var reachesBelow = false
         for property in declaration.input.properties {
             let followsLast: Bool
-            var read = true
             switch property.role {
-            case .path(let follows, let reach):
-                followsLast = follows
-                reachesBelow = reachesBelow || Self.reaches(reach, arguments)
-            case .workingDirectory:
-                followsLast = true
-                read = false
+            case .path(let follows, _): followsLast = follows
+            case .workingDirectory: followsLast = true
             default: continue
             }
             guard let text = arguments[property.name]?.string else { continue }
             let path = try workspace(caller.agent.name).canonicalise(text, followsLast: followsLast)
             arguments[property.name] = .string(path.absolute)
-            if read { paths.append(path.absolute) }
         }
-        return Prepared(
-            index: index, declaration: declaration, arguments: arguments,
-            facts: CallFacts(
-                agent: caller.agent.name.text, capability: index, paths: paths,
-                contentSize: contentSize(declaration, arguments), reachesBelow: reachesBelow))
+        let now = clock.now()
+        var facts = CallFacts(
+            agent: caller.agent.name.text, capability: index, declaration: declaration, arguments: arguments, time: now)
+        facts.role = caller.agent.role
+        facts.mode = caller.session.mode ?? caller.agent.mode
+        facts.session = .init(
+            label: caller.session.label,
+            ageSeconds: max(0, (now.microseconds - caller.session.startedAt.microseconds) / 1_000_000),
+            calls: max(0, caller.session.calls - 1))
+        return Prepared(index: index, declaration: declaration, arguments: arguments, facts: facts)
     }
 
-    private static func reaches(_ reach: PathReach, _ arguments: JSONObject) -> Bool {
-        switch reach {
-        case .itself: false
-        case .below: true
-        case .belowWhen(let name): arguments[name]?.bool ?? false || arguments[name]?.int ?? 0 > 1
-        }
+    /// A decision with what its rate limits had to say.
+    struct Decided {
+        let decision: Decision
+        let standings: [RateWindows.Standing]
+        /// The call as it is counted, to be stored with its first row.
+        let reservation: RateWindows.Reservation?
     }
 
-    /// Decoded bytes of the content argument; nil when there is none or it cannot be decoded.
-    private func contentSize(_ declaration: CapabilityDeclaration, _ arguments: JSONObject) -> Int64? {
-        guard let (content, encoding) = declaration.contentArgument, let text = arguments[content.name]?.string else {
-            return nil
+    /// Decides, and counts the call in its rate windows when it runs without approval, as one step.
+    func decide(_ facts: CallFacts, _ policy: CompiledPolicy) throws -> Decided {
+        let decision = policy.decide(facts)
+        if decision.limits.isEmpty { return Decided(decision: decision, standings: [], reservation: nil) }
+        let limits = decision.limits.compactMap { index -> RateWindows.Limit? in
+            let rule = policy.rules[Int(index)]
+            return rule.rateLimit.map { RateWindows.Limit(window: rule.window(of: facts.agent), limit: $0) }
         }
-        if arguments[encoding]?.string == "base64" { return Base64.decode(text).map { Int64($0.count) } }
-        return Int64(text.utf8.count)
+        func limited(_ standings: [RateWindows.Standing]) -> Decision {
+            policy.limited(decision) { index in
+                decision.limits.firstIndex(of: index).map { standings[$0].isFull } ?? false
+            }
+        }
+        let (standings, reservation) = try windows.admit(limits, store: store) { limited($0).tier <= .notify }
+        return Decided(decision: limited(standings), standings: standings, reservation: reservation)
     }
 
     private func implementation(_ prepared: Prepared) throws(StructuredError) -> AnyCapability {
@@ -160,25 +171,56 @@ extension Engine {
             context: ["capability": .string(prepared.declaration.name.text)])
     }
 
-    func blocked(_ decision: Decision, _ policy: CompiledPolicy, _ prepared: Prepared) -> StructuredError {
+    func blocked(
+        _ decision: Decision, _ policy: CompiledPolicy, _ prepared: Prepared, _ standings: [RateWindows.Standing] = []
+    ) -> StructuredError {
+        if decision.cause == .rateLimit { return rateLimited(decision, policy, prepared, standings, nil) }
         var context = decision.json(policy)
         context["capability"] = .string(prepared.declaration.name.text)
-        let reason = context["reason"]?.string
+        var reason = context["reason"]?.string
         var text = "\(prepared.declaration.name) is blocked"
-        if let source = context["source"]?.string {
-            text += " by \(source)"
-        } else if policy.brokenAgents[prepared.facts.agent] != nil {
-            text += ": the agent's own policy does not compile"
-        } else {
-            text += ": no rule allows it"
+        switch decision.cause {
+        case .mode:
+            text += ": \(prepared.facts.agent) is in `\(decision.mode.rawValue)` mode"
+            reason = "You are in `\(decision.mode.rawValue)` mode, which allows only what changes nothing."
+        case .broken: text += ": the agent's own policy does not compile"
+        case .noRule: text += ": no rule allows it"
+        case .rule, .grant, .rateLimit:
+            if let source = context["source"]?.string { text += " by \(source)" }
+            if let reason { text += ": \(reason)" }
         }
-        if let reason { text += ": \(reason)" }
         return StructuredError(
             .blocked, text, agent: reason ?? "This is not allowed for you, and asking again will not change it.",
             recovery: [
                 "Find another way: call agent.capabilities to see what you may do.",
                 "Tell your supervisor if you need this; they can change the policy.",
             ], context: context)
+    }
+
+    /// The answer to a call over a rate limit: refused until the window has room, or waiting for a person.
+    /// - Parameter pending: the answer that names the request, when the limit asks for approval.
+    private func rateLimited(
+        _ decision: Decision, _ policy: CompiledPolicy, _ prepared: Prepared, _ standings: [RateWindows.Standing],
+        _ pending: StructuredError?
+    ) -> StructuredError {
+        let full = standings.filter(\.isFull)
+        let wait = full.map(\.retryAfterMicroseconds).max() ?? 0
+        let seconds = max(1, (wait + 999_999) / 1_000_000)
+        var context = decision.json(policy)
+        context["capability"] = .string(prepared.declaration.name.text)
+        if let request = pending?.context["request_id"] { context["request_id"] = request }
+        if let rule = decision.rule.map({ policy.rules[$0] }), let limit = rule.rateLimit {
+            context["max"] = .int(limit.max)
+            context["window_seconds"] = .int(limit.windowSeconds)
+        }
+        let text =
+            "\(prepared.declaration.name) has used up its rate limit, by \(context["source"]?.string ?? "policy")"
+        return StructuredError(
+            .rateLimited, pending.map { "\(text); \($0.description)" } ?? text,
+            agent: "You have called this as often as you may for now; there is room again in \(seconds) s."
+                + (pending.map { " " + $0.agentDescription } ?? ""),
+            recovery: (pending?.recoveryActions ?? []) + ["Call again in \(seconds) seconds."], retryable: true,
+            retryAfter: seconds, context: context)
     }
 
     private func run(
@@ -247,21 +289,30 @@ extension Engine {
         let audit = audit
         // An outcome's session was stored with its intent.
         let session = body.intent == nil ? record.session : nil
+        let reservation = body.intent == nil ? record.reservation : nil
         let event = notify ? record.event(body) : nil
         let outcome = body.outcome?.rawValue ?? ""
-        let seq = try await store.writer.write { tx in
-            if let session { try SessionTable.store(tx, session) }
-            let seq = try audit.append(bytes, tx)
-            if let event {
-                try tx.execute(
-                    "INSERT INTO notifications (seq, time, agent, capability, outcome, summary) VALUES (?, ?, ?, ?, ?, ?)",
-                    [
-                        .int(seq), .int(event.time.microseconds), .text(event.agent), .text(event.capability),
-                        .text(outcome), .text(event.summary),
-                    ])
+        let seq: Int64
+        do {
+            seq = try await store.writer.write { tx in
+                if let session { try SessionTable.store(tx, session) }
+                if let reservation { try RateWindows.store(tx, reservation) }
+                let seq = try audit.append(bytes, tx)
+                if let event {
+                    try tx.execute(
+                        "INSERT INTO notifications (seq, time, agent, capability, outcome, summary) VALUES (?, ?, ?, ?, ?, ?)",
+                        [
+                            .int(seq), .int(event.time.microseconds), .text(event.agent), .text(event.capability),
+                            .text(outcome), .text(event.summary),
+                        ])
+                }
+                try also?(tx)
+                return seq
             }
-            try also?(tx)
-            return seq
+        } catch {
+            // Not recorded, so it does not run, and does not count.
+            if let reservation { windows.release(reservation) }
+            throw error
         }
         if let event { events.publish(event) }
         return seq
@@ -284,20 +335,24 @@ extension Engine {
                 policy: { [self] in
                     let compiled = policy.compiled
                     return HostServices.PolicyProfile(
-                        name: compiled.active.name, digest: compiled.digest.hex,
+                        name: compiled.active.name, digest: policy.digest.hex,
                         description: compiled.active.description)
                 },
-                offers: { [self] in offers(to: caller.agent.name.text) }, health: { [self] in health }))
+                offers: { [self] in offers(to: caller) }, health: { [self] in health }))
     }
 
     /// What an agent may call in some way, by name.
-    package func offers(to agent: String) -> [HostServices.Offer] {
+    package func offers(to caller: Caller) -> [HostServices.Offer] {
         let compiled = policy.compiled
+        let now = clock.now()
         return Capabilities.catalogue.declarations.enumerated().compactMap { index, declaration in
-            guard Capabilities.implementation(at: index) != nil,
-                !compiled.blocksEveryCall(agent: agent, capability: index)
-            else { return nil }
-            let decision = compiled.decide(CallFacts(agent: agent, capability: index))
+            var facts = CallFacts(
+                agent: caller.name, capability: index, declaration: declaration, arguments: [:], complete: false,
+                time: now)
+            facts.role = caller.agent.role
+            facts.mode = caller.session.mode ?? caller.agent.mode
+            guard Capabilities.implementation(at: index) != nil, !compiled.blocksEveryCall(facts) else { return nil }
+            let decision = compiled.decide(facts)
             return HostServices.Offer(
                 declaration: declaration, tier: decision.tier, conditional: decision.indeterminate)
         }
@@ -311,6 +366,10 @@ struct CallRecord: Sendable {
     let started: Timestamp
     var prepared: Engine.Prepared?
     var decision: (Decision, Engine.ActivePolicy)?
+    /// What its rate limits had to say.
+    var standings: [RateWindows.Standing] = []
+    /// The call as rate windows count it; stored with its first row.
+    var reservation: RateWindows.Reservation?
     /// The approval this call runs under.
     var approval: String?
 
@@ -326,7 +385,7 @@ struct CallRecord: Sendable {
     /// How a failure before anything ran is recorded: what policy or confinement refused is `denied`.
     func outcome(_ error: StructuredError) -> AuditOutcome {
         switch error.kind {
-        case .blocked, .outsideWorkspace: .denied
+        case .blocked, .rateLimited, .outsideWorkspace: .denied
         default: .failed
         }
     }
@@ -344,22 +403,16 @@ struct CallRecord: Sendable {
         // A clock that steps back makes no negative duration.
         if phase == .outcome { body.durationMicroseconds = max(0, now.microseconds - started.microseconds) }
         let arguments = prepared?.arguments ?? request.arguments
+        let recorded = engine.redactor.recorded(arguments)
         body.members = [
-            ("arguments", engine.redactor.recorded(arguments)),
+            ("arguments", recorded),
             ("arguments_digest", .string(engine.redactor.digest(arguments.canonicalBytes()))),
         ]
         if let (decision, policy) = decision {
             body.members.append(("decision", .object(decision.json(policy.compiled))))
-            body.members.append(
-                (
-                    "facts",
-                    [
-                        "policy": .string(policy.compiled.digest.hex),
-                        "content_size": .optional(prepared?.facts.contentSize),
-                        "paths": .strings(prepared?.facts.paths ?? []),
-                        "reaches_below": .bool(prepared?.facts.reachesBelow ?? false),
-                    ]
-                ))
+            if let facts = prepared?.facts {
+                body.members.append(("facts", RecordedFacts.json(facts, recorded: recorded, policy, standings)))
+            }
         }
         if let error { body.members.append(("error", error.json)) }
         return body

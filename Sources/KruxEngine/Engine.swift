@@ -23,11 +23,14 @@ package final class Engine: Sendable {
         let compiled: CompiledPolicy
         let bundle: PolicyBundle
         let version: Int64
+        /// What records name it by.
+        let digest: Digest
 
-        init(compiled: CompiledPolicy, bundle: PolicyBundle, version: Int64) {
+        init(compiled: CompiledPolicy, bundle: PolicyBundle, version: Int64, digest: Digest) {
             self.compiled = compiled
             self.bundle = bundle
             self.version = version
+            self.digest = digest
         }
     }
 
@@ -42,17 +45,26 @@ package final class Engine: Sendable {
     let sessions = SessionTable()
     let waiters = ApprovalWaiters()
     let folder: PolicyFolder
+    let windows: RateWindows
     let startedAt: Timestamp
+    /// One change of the policy at a time.
+    let policyChange = Mutex(())
     private let lock: WriterLock
     private let workspaces = Mutex<[String: Workspace]>([:])
     private let active: Mutex<ActivePolicy>
     /// Why the files in the policy folder are not in force.
     private let policyProblem = Mutex<String?>(nil)
+    let watcher = Mutex<FolderWatcher?>(nil)
 
-    package static let systemClock = WallClock {
+    package static let systemClock = WallClock(
+        now: { Timestamp(microseconds: microseconds(CLOCK_REALTIME)) },
+        // Goes on while the machine sleeps, as windows do.
+        monotonic: { microseconds(CLOCK_BOOTTIME) })
+
+    private static func microseconds(_ clock: clockid_t) -> Int64 {
         var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return Timestamp(microseconds: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000)
+        clock_gettime(clock, &time)
+        return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
     }
 
     /// Opens a home, making it if needed: takes the writer's lock, migrates, loads the policy, and records what a crash
@@ -91,6 +103,9 @@ package final class Engine: Sendable {
             agents.reload(try store.read(AgentTable.all))
             let sessions = sessions
             try store.read { try sessions.resume($0, now: now) }
+            windows = try store.read {
+                try RateWindows($0, wall: now.microseconds, monotonic: clock.monotonic)
+            }
             try Recovery(store: store, audit: audit).run(now: now)
         } catch {
             try? store.close()
@@ -106,6 +121,7 @@ package final class Engine: Sendable {
 
     /// Ends cleanly: the file alone is complete afterwards.
     package func close() throws {
+        watcher.withLock { $0 }?.stop()
         drain()
         let sessions = sessions.all
         let last = audit.lastSeq
@@ -120,6 +136,11 @@ package final class Engine: Sendable {
     func setPolicy(_ policy: ActivePolicy, problem: String?) {
         active.withLock { $0 = policy }
         policyProblem.withLock { $0 = problem }
+    }
+
+    var problem: String? {
+        get { policyProblem.withLock { $0 } }
+        set { policyProblem.withLock { $0 = newValue } }
     }
 
     func workspace(_ agent: AgentName) throws(StructuredError) -> Workspace {

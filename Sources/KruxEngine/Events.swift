@@ -5,6 +5,8 @@ import Synchronization
 package struct GateEvent: Sendable {
     package enum Kind: String, Sendable {
         case notification, approval
+        /// Something of the gate's own that a person should mend.
+        case alert
     }
 
     package let kind: Kind

@@ -19,6 +19,11 @@ extension Engine {
         case approvalDecide = "approval.decide"
         case policySet = "policy.set"
         case policyReload = "policy.reload"
+        case policyActivate = "policy.activate"
+        case agentMode = "agent.mode"
+        case agentRole = "agent.role"
+        case sessionList = "session.list"
+        case sessionChange = "session.change"
         case notificationsRead = "notifications.read"
         case call = "call"
         case status = "status"
@@ -38,6 +43,11 @@ extension Engine {
                 reason: input.optionalText("reason"))
             return Self.json(forSupervisor: request, redactor)
         case .policySet: return try setActivePolicy(try input.text("name"), by: principal)
+        case .policyActivate: return try activatePolicy(input.optionalInt("version"), by: principal)
+        case .agentMode: return try setMode(input, by: principal)
+        case .agentRole: return try setRole(input, by: principal)
+        case .sessionList: return sessionsJSON
+        case .sessionChange: return try changeSession(input, by: principal)
         case .policyReload: return try setActivePolicy(nil, by: principal)
         case .notificationsRead: return try readNotifications(through: try input.int("through"))
         case .call:
@@ -67,7 +77,7 @@ extension Engine {
                 "status": "succeeded", "data": .object(data), "tier": .string(tier.name), "audit_seq": .int(seq),
             ]
         case .failed(let error):
-            let status = error.kind == .approvalPending ? "pending" : "failed"
+            let status = error.isPending ? "pending" : "failed"
             return ["status": .string(status), "error": error.json]
         }
     }
@@ -86,13 +96,15 @@ extension Engine {
                 .invalidArguments, "a purpose is one line of 1 to 1000 bytes",
                 recovery: ["Say in a sentence what the agent is for."])
         }
+        let role = try checkedRole(input.optionalText("role"))
         let token = AgentToken.make()
         // The folder first: an agent without one could not work, a folder without an agent harms nobody.
         _ = try workspace(name)
         let now = clock.now()
-        try change("agent created", agent: name.text, by: principal, now: now, detail: ["purpose": .string(purpose)]) {
-            try AgentTable.create($0, name: name, purpose: purpose, token: token, now: now)
-        }
+        try change(
+            "agent created", agent: name.text, by: principal, now: now,
+            detail: ["purpose": .string(purpose), "role": .optional(role)]
+        ) { try AgentTable.create($0, name: name, purpose: purpose, role: role, token: token, now: now) }
         return try agentJSON(name.text).adding([("token", .string(token.text))])
     }
 
@@ -143,23 +155,176 @@ extension Engine {
 
     private func agentJSON(_ name: String) throws -> JSONObject {
         let record = try store.read { try AgentTable.require($0, name) }
-        return record.json.adding([("folder", .string("\(home.root)/workspaces/\(name)"))])
+        return record.json.adding([
+            ("folder", .string("\(home.root)/workspaces/\(name)")),
+            (
+                "effective_mode",
+                .string(
+                    policy.compiled.mode(
+                        ofAgent: name, role: record.role, mode: record.mode
+                    ).rawValue)
+            ),
+        ])
     }
 
     // MARK: Policy
 
     private func setActivePolicy(_ name: String?, by principal: Principal) throws -> JSONObject {
-        let stored = try store.read(PolicyVersions.current)
-        let loader = PolicyLoader(folder: folder, store: store, audit: audit)
-        let (active, problem) = try loader.activate(name, over: stored, by: principal, now: clock.now())
-        setPolicy(active, problem: problem)
-        return policyJSON(active).adding([("problem", .optional(problem))])
+        let loaded = try changePolicy(name, by: principal)
+        return policyJSON(loaded.policy).adding([
+            ("problem", .optional(loaded.problem)), ("changed", .bool(loaded.changed)),
+        ])
+    }
+
+    /// An earlier version by its number; without one, the version that was in force before.
+    private func activatePolicy(_ number: Int64?, by principal: Principal) throws -> JSONObject {
+        let wanted: Int64
+        if let number {
+            wanted = number
+        } else {
+            wanted = try previousVersion()
+        }
+        guard let version = try store.read({ try PolicyVersions.find($0, wanted) }) else {
+            throw StructuredError(
+                .notFound, "there is no policy version \(wanted)", recovery: ["List them with `kruxos policy history`."]
+            )
+        }
+        let (loaded, replaced) = try activateVersion(version, by: principal)
+        return policyJSON(loaded.policy).adding([
+            ("problem", .optional(loaded.problem)), ("changed", .bool(loaded.changed)), ("files", .strings(replaced)),
+            ("restored", .int(wanted)),
+        ])
+    }
+
+    /// The version in force before the current one, by the record.
+    private func previousVersion() throws -> Int64 {
+        let current = policy.version
+        let found = try store.read { tx in
+            try tx.first(
+                "SELECT json_extract(body, '$.detail.version') FROM audit WHERE phase = 'policy' AND json_extract(body, '$.detail.action') = 'activated' AND json_extract(body, '$.detail.version') <> ? ORDER BY seq DESC LIMIT 1",
+                [.int(current)]
+            ) { $0.int(0) }
+        }
+        guard let found else {
+            throw StructuredError(
+                .notFound, "no other policy has been in force", recovery: ["See `kruxos policy history`."])
+        }
+        return found
+    }
+
+    // MARK: Modes, roles and sessions
+
+    private func setMode(_ input: OperatorInput, by principal: Principal) throws -> JSONObject {
+        let record = try store.read { try AgentTable.require($0, try input.text("name")) }
+        let name = record.name
+        let mode = try Self.mode(input.optionalText("mode"))
+        try change(
+            "agent mode set", agent: name.text, by: principal, now: clock.now(),
+            detail: ["mode": .optional(mode?.rawValue), "previous": .optional(record.mode?.rawValue)]
+        ) { try AgentTable.setMode($0, name, mode) }
+        return try agentJSON(name.text)
+    }
+
+    private static func mode(_ text: String?) throws -> Mode? {
+        guard let text else { return nil }
+        if let mode = Mode(name: text) { return mode }
+        let hint = nearest(to: text, among: Mode.names).map { "Did you mean `\($0)`?" }
+        throw StructuredError(
+            .invalidArguments, "`\(text.prefix(64))` is no mode",
+            recovery: [hint, "Use explore, ask or auto."].compactMap { $0 })
+    }
+
+    private func setRole(_ input: OperatorInput, by principal: Principal) throws -> JSONObject {
+        let record = try store.read { try AgentTable.require($0, try input.text("name")) }
+        let name = record.name
+        let role = try checkedRole(input.optionalText("role"))
+        try change(
+            "agent role set", agent: name.text, by: principal, now: clock.now(),
+            detail: ["role": .optional(role), "previous": .optional(record.role)]
+        ) { try AgentTable.setRole($0, name, role) }
+        return try agentJSON(name.text)
+    }
+
+    /// A role that neither KruxOS nor the organisation knows is refused: it would only ever ask.
+    private func checkedRole(_ role: String?) throws -> String? {
+        guard let role else { return nil }
+        let known = Set(Mode.ofRole.keys).union(policy.compiled.roles.keys).sorted()
+        if known.contains(where: { $0.utf8Equals(role) }) { return role }
+        let hint = nearest(to: role, among: known).map { "Did you mean `\($0)`?" }
+        throw StructuredError(
+            .invalidArguments, "`\(role.prefix(64))` is no role",
+            recovery: [
+                hint,
+                "There are: \(known.joined(separator: ", ")). Add others with `roles:` in the organisation's policy.",
+            ].compactMap { $0 })
+    }
+
+    private var sessionsJSON: JSONObject {
+        let now = clock.now()
+        let live = sessions.all.filter {
+            now < $0.lastSeenAt.advanced(bySeconds: SessionTable.idleSeconds)
+        }
+        return ["sessions": .array(live.sorted { $0.startedAt < $1.startedAt }.map { .object(Self.json($0)) })]
+    }
+
+    private static func json(_ session: Session) -> JSONObject {
+        [
+            "id": .string(session.id), "agent": .string(session.agent.text), "via": .string(session.via),
+            "label": .optional(session.label), "mode": .optional(session.mode?.rawValue),
+            "started_at": .string(session.startedAt.rfc3339), "last_seen_at": .string(session.lastSeenAt.rfc3339),
+            "calls": .int(session.calls),
+        ]
+    }
+
+    /// Sets `label`, `mode` or both of a live session; an empty text takes them away.
+    private func changeSession(_ input: OperatorInput, by principal: Principal) throws -> JSONObject {
+        let id = try input.text("id")
+        let label = input.optionalText("label")
+        if let label, label.utf8.count > 64 || label.utf8.contains(where: { $0 < 32 }) {
+            throw StructuredError(
+                .invalidArguments, "a label is one line of at most 64 bytes", recovery: ["Choose a shorter one."])
+        }
+        let modeText = input.optionalText("mode")
+        let mode = try Self.mode(modeText.flatMap { $0.isEmpty ? nil : $0 })
+        guard let before = sessions.session(id) else {
+            throw StructuredError(
+                .notFound, "there is no live session `\(id.prefix(64))`", recovery: ["See `kruxos agent sessions`."])
+        }
+        var after = before
+        if let label { after.label = label.isEmpty ? nil : label }
+        if modeText != nil { after.mode = mode }
+        let changed = after
+        var body = AuditBody(time: clock.now(), phase: .admin, principal: principal)
+        body.agent = before.agent.text
+        body.session = id
+        body.members = [
+            (
+                "detail",
+                [
+                    "action": "session changed", "label": .optional(changed.label),
+                    "mode": .optional(changed.mode?.rawValue), "previous_label": .optional(before.label),
+                    "previous_mode": .optional(before.mode?.rawValue),
+                ]
+            )
+        ]
+        let bytes = body.canonicalBytes()
+        let audit = audit
+        try store.writer.writeAndWait { tx in
+            try SessionTable.store(tx, changed)
+            try audit.append(bytes, tx)
+        }
+        // In force once it is durable; calls made meanwhile keep their count.
+        let live = sessions.change(id) { session in
+            session.label = changed.label
+            session.mode = changed.mode
+        }
+        return Self.json(live ?? changed)
     }
 
     private func policyJSON(_ policy: ActivePolicy) -> JSONObject {
         [
             "name": .string(policy.compiled.active.name), "version": .int(policy.version),
-            "digest": .string(policy.compiled.digest.hex),
+            "digest": .string(policy.digest.hex),
             "source": .string("\(home.policies)/\(policy.compiled.active.file)"),
             "warnings": .strings(policy.compiled.warnings.map(\.description)),
             "blocked_agents": .strings(policy.compiled.brokenAgents.keys.sorted()),

@@ -15,9 +15,10 @@ struct HTTPReply: Sendable {
 
     /// `{status: failed | pending, error}` with the status code that fits.
     static func error(_ error: StructuredError) -> HTTPReply {
-        let pending = error.kind == .approvalPending
+        let pending = error.isPending
         var reply = HTTPReply.json(
-            error.kind.httpStatus, ["status": pending ? "pending" : "failed", "error": error.json])
+            pending ? .accepted : error.kind.httpStatus,
+            ["status": pending ? "pending" : "failed", "error": error.json])
         if error.kind == .unauthenticated { reply.headers.append((.wwwAuthenticate, "Bearer realm=\"kruxos\"")) }
         if let seconds = error.retryAfter { reply.headers.append((.retryAfter, "\(seconds)")) }
         return reply
@@ -47,7 +48,7 @@ extension StructuredError.Kind {
         case .storageFull: HTTPResponse.Status(code: 507, reasonPhrase: "Insufficient Storage")
         case .capabilityUnavailable: .notImplemented
         case .confinementUnavailable, .unavailable: .serviceUnavailable
-        case .overloaded: .tooManyRequests
+        case .overloaded, .rateLimited: .tooManyRequests
         case .ioFailure, .outcomeUnknown, .internalError: .internalServerError
         }
     }

@@ -1,111 +1,109 @@
 package import KruxCore
-import KruxCrypto
-
-/// What of a call a decision may read, besides the policy.
-package struct CallFacts: Sendable {
-    package let agent: String
-    /// The capability's index in the catalogue the policy was compiled against.
-    package let capability: Int
-    /// Canonical absolute paths, one per path argument that is present. Empty: there is none, or it is not known.
-    package let paths: [String]
-    /// Decoded bytes of the content argument; nil when there is none or it is not known.
-    package let contentSize: Int64?
-    /// The call also touches what lies below its paths.
-    package let reachesBelow: Bool
-
-    package init(
-        agent: String, capability: Int, paths: [String] = [], contentSize: Int64? = nil, reachesBelow: Bool = false
-    ) {
-        self.agent = agent
-        self.capability = capability
-        self.paths = paths
-        self.contentSize = contentSize
-        self.reachesBelow = reachesBelow
-    }
-}
-
-package enum PolicyLayer: String, Sendable {
-    case system, organisation, agent
-}
 
 /// The answer to a call and where it comes from.
 package struct Decision: Sendable, Equatable {
+    /// What settled the tier, when it was not a rule.
+    package enum Cause: String, Sendable {
+        case rule
+        /// No rule matched, and the organisation has no default.
+        case noRule = "no_rule"
+        /// The agent's own document does not compile.
+        case broken
+        case mode, grant
+        case rateLimit = "rate_limit"
+    }
+
     package var tier: Tier
     package var layer: PolicyLayer
-    /// Index into `CompiledPolicy.rules`; nil when no rule matched.
+    package var cause: Cause = .rule
+    /// Index into `CompiledPolicy.rules`: the rule that gave the tier, or that asked for what a grant answered.
     package var rule: Int?
     /// What each layer said: nil for no match.
     package var system: Tier?
     package var organisation: Tier?
     package var agent: Tier?
+    package var mode: Mode = .auto
     /// Some condition could not be judged, and the stricter side was taken.
     package var indeterminate = false
-}
+    /// Matching rules with a rate limit, as indices into `CompiledPolicy.rules`.
+    package var limits: [Int32] = []
 
-/// Kleene's strong three-valued truth.
-package enum Truth: Sendable {
-    case yes, no, unknown
+    mutating func tighten(_ tier: Tier?, _ layer: PolicyLayer, _ rule: Int32) {
+        guard let tier, tier > self.tier else { return }
+        self.tier = tier
+        self.layer = layer
+        self.rule = rule < 0 ? nil : Int(rule)
+        cause = rule < 0 ? .noRule : .rule
+    }
 }
 
 extension CompiledPolicy {
-    /// Decides a call. A pure function of the policy and the facts; a call with several paths is decided once for each
-    /// and the strictest answer stands.
+    /// More combinations of values than this are not decided one by one.
+    static let maxVariants = 20_000
+
+    /// Decides a call, rate limits aside. A pure function of the policy and the facts; a call with several values for
+    /// one condition is decided once for each, and the strictest answer stands. Without allocation for a call with one
+    /// value of each kind under rules on paths and sizes.
     package func decide(_ facts: CallFacts) -> Decision {
-        guard facts.paths.count > 1 else { return decide(facts, path: facts.paths.first) }
-        var strictest = decide(facts, path: facts.paths[0])
-        for path in facts.paths.dropFirst() {
-            let decision = decide(facts, path: path)
-            if decision.tier > strictest.tier { strictest = decision }
+        if brokenAgents[facts.agent] != nil {
+            return Decision(tier: .blocked, layer: .agent, cause: .broken, rule: nil, agent: .blocked)
         }
-        return strictest
+        let layer = agents[facts.agent]
+        if !hasSeveralValues(facts) { return decide(facts, Variant(), layer) }
+        var strictest: Decision?
+        forEachVariant(facts) { facts, variant in
+            let decision = decide(facts, variant, layer)
+            guard let before = strictest else {
+                strictest = decision
+                return
+            }
+            var next = decision.tier > before.tier ? decision : before
+            next.indeterminate = before.indeterminate || decision.indeterminate
+            next.limits = before.limits + decision.limits.filter { !before.limits.contains($0) }
+            strictest = next
+        }
+        return strictest ?? decide(facts, Variant(), layer)
     }
 
-    /// The conditions that a decision without arguments could not judge, with the place of their rules.
-    package func unjudged(agent: String, capability: Int) -> [(condition: String, rule: String)] {
-        var tables = system + [organisation]
-        if let layer = agents[agent] { tables += [layer.own] + layer.tightening }
-        return tables.flatMap { $0.chains[capability] }.flatMap { rule in
-            let record = rules[Int(rule.index)]
-            return record.conditions.map { ($0.text, "\(record.location.file) line \($0.location.line)") }
-        }
+    @inline(__always)
+    func hasSeveralValues(_ facts: CallFacts) -> Bool {
+        facts.paths.count > 1 || facts.lines.count > 1 || facts.recipients.count > 1
+            || !listArguments[facts.capability].isEmpty || facts.hidden != nil
     }
 
-    /// Whether every call of the capability by the agent is blocked, whatever its arguments.
-    package func blocksEveryCall(agent: String, capability: Int) -> Bool {
-        if brokenAgents[agent] != nil { return true }
-        let layer = agents[agent]
-        for system in system.map({ reachable($0.chains[capability]) }).combinations {
-            for organisation in reachable(organisation.chains[capability]) {
-                for own in layer.map({ reachable($0.own.chains[capability]) }) ?? [Match()] {
-                    for tightening in (layer?.tightening ?? []).map({ reachable($0.chains[capability]) }).combinations
-                    where combine(system, organisation, own, tightening).tier != .blocked { return false }
-                }
+    /// Every combination of the call's values, the last kind changing fastest.
+    func forEachVariant(_ facts: CallFacts, _ body: (CallFacts, Variant) -> Void) {
+        let lists = listArguments[facts.capability]
+        let hidden = facts.hidden?.counts ?? []
+        func count(_ known: Int, _ place: Int) -> Int { max(known, place < hidden.count ? hidden[place] : 0, 1) }
+        let counts =
+            [count(facts.paths.count, 0), count(facts.lines.count, 1), count(facts.recipients.count, 2)]
+            + lists.enumerated().map { count(facts.arguments[$1]?.array?.count ?? 0, 3 + $0) }
+        let total = counts.reduce(1) { min($0 * $1, Self.maxVariants + 1) }
+        guard total <= Self.maxVariants else {
+            // Too many to look at: where there are several, none can be judged.
+            var blurred = facts
+            if facts.paths.count > 1 { blurred.paths = [] }
+            if facts.lines.count > 1 { blurred.lines = [.opaque] }
+            if facts.recipients.count > 1 { blurred.recipients = [] }
+            return body(blurred, Variant(elements: counts.dropFirst(3).map { $0 > 1 ? .max : 0 }))
+        }
+        var places = Array(repeating: 0, count: counts.count)
+        for ordinal in 0..<total {
+            body(
+                facts,
+                Variant(
+                    path: places[0], line: places[1], recipient: places[2], elements: Array(places.dropFirst(3)),
+                    ordinal: ordinal))
+            for place in places.indices.reversed() {
+                places[place] += 1
+                if places[place] < counts[place] { break }
+                places[place] = 0
             }
         }
-        return true
     }
 
-    private func decide(_ facts: CallFacts, path: String?) -> Decision {
-        guard var path else { return decide(facts, nil) }
-        // Rules compare bytes in place.
-        return path.withUTF8 { decide(facts, $0) }
-    }
-
-    private func decide(_ facts: CallFacts, _ path: UnsafeBufferPointer<UInt8>?) -> Decision {
-        if brokenAgents[facts.agent] != nil {
-            return Decision(tier: .blocked, layer: .agent, rule: nil, agent: .blocked)
-        }
-        let index = facts.capability
-        let organisation = match(organisation.chains[index], path, facts)
-        let systemMatches = system.map { match($0.chains[index], path, facts) }
-        guard let layer = agents[facts.agent] else { return combine(systemMatches, organisation, Match(), []) }
-        let own = match(layer.own.chains[index], path, facts)
-        // What the agent extends is asked only when no own rule surely matched.
-        let tightening = own.settled ? [] : layer.tightening.map { match($0.chains[index], path, facts) }
-        return combine(systemMatches, organisation, own, tightening)
-    }
-
-    /// What one chain of rules says.
+    /// What one chain of rules says, or several that are asked side by side.
     struct Match {
         /// The strictest of the rules that may hold; nil when none can.
         var tier: Tier?
@@ -113,10 +111,14 @@ extension CompiledPolicy {
         /// The strictest tier that no lower layer may loosen.
         var floor: Tier?
         var floorRule: Int32 = -1
+        /// The strictest tier of a locked rule, which no grant may loosen.
+        var locked: Tier?
         /// A rule surely holds; false when the chain ran out, perhaps past rules that could not be judged.
         var settled = false
         var indeterminate = false
+        var limits: [Int32] = []
 
+        @inline(__always)
         mutating func add(_ candidate: CompiledRule) {
             if tier.map({ candidate.tier > $0 }) ?? true {
                 tier = candidate.tier
@@ -126,137 +128,189 @@ extension CompiledPolicy {
                 floor = candidate.tier
                 floorRule = candidate.index
             }
+            if candidate.locked, locked.map({ candidate.tier > $0 }) ?? true { locked = candidate.tier }
+            if candidate.limited { limits.append(candidate.index) }
+        }
+
+        /// Both, the stricter standing.
+        mutating func join(_ other: Match) {
+            if let their = other.tier, tier.map({ their > $0 }) ?? true {
+                tier = their
+                rule = other.rule
+            }
+            if let their = other.locked, locked.map({ their > $0 }) ?? true { locked = their }
+            indeterminate = indeterminate || other.indeterminate
+            if !other.limits.isEmpty { limits += other.limits }
         }
     }
 
-    private func match(
-        _ chain: [CompiledRule], _ path: UnsafeBufferPointer<UInt8>?, _ facts: CallFacts
-    ) -> Match {
-        var match = Match()
-        for rule in chain {
-            switch Self.truth(rule.conditions, path, facts) {
-            case .no: continue
-            case .unknown:
-                match.add(rule)
-                match.indeterminate = true
-            case .yes:
-                match.add(rule)
-                match.settled = true
-                return match
+    private func decide(_ facts: CallFacts, _ variant: Variant, _ layer: AgentLayer?) -> Decision {
+        let organisation = match(organisation, facts, variant)
+        var own = Match()
+        var tightening = Match()
+        if let layer {
+            own = match(layer.own, facts, variant)
+            // What the agent extends is asked only when no own rule surely matched.
+            if !own.settled {
+                for table in layer.tightening { tightening.join(match(table, facts, variant)) }
             }
+        }
+        var system = Match()
+        for table in self.system { system.join(match(table, facts, variant)) }
+        return combine(system, organisation, own, tightening, facts, mode(facts))
+    }
+
+    private func match(_ table: Int, _ facts: CallFacts, _ variant: Variant) -> Match {
+        var match = Match()
+        ask(table, facts, variant) { rule, truth in
+            match.add(rule)
+            if truth == .yes { match.settled = true } else { match.indeterminate = true }
         }
         return match
     }
 
-    private static func truth(
-        _ conditions: [CompiledCondition], _ path: UnsafeBufferPointer<UInt8>?, _ facts: CallFacts
-    ) -> Truth {
-        var result = Truth.yes
-        for condition in conditions {
-            switch truth(condition, path, facts) {
-            case .no: return .no
-            case .unknown: result = .unknown
-            case .yes: break
+    /// Asks the rules of a table in order until one surely holds; `answer` gets those that hold or may hold.
+    @inline(__always)
+    func ask(_ table: Int, _ facts: CallFacts, _ variant: Variant, _ answer: (CompiledRule, Truth) -> Void) {
+        for rule in tables[table].chain(facts.capability) {
+            switch truth(all: rule.conditions, facts, variant) {
+            case .no: continue
+            case .unknown: answer(rule, .unknown)
+            case .yes: return answer(rule, .yes)
             }
-        }
-        return result
-    }
-
-    private static func truth(
-        _ condition: CompiledCondition, _ path: UnsafeBufferPointer<UInt8>?, _ facts: CallFacts
-    ) -> Truth {
-        switch condition {
-        case .pathPrefix(let prefix):
-            guard let path else { return .unknown }
-            if pathIsUnder(path, prefix) { return .yes }
-            // A call on a folder touches the rule's folder too when that lies inside.
-            guard facts.reachesBelow, prefix.count > path.count else { return .no }
-            return prefix.starts(with: path) && prefix[path.count] == UInt8(ascii: "/") ? .unknown : .no
-        case .contentSize(let comparison, let bound):
-            guard let size = facts.contentSize else { return .unknown }
-            let holds =
-                switch comparison {
-                case .lt: size < bound
-                case .lte: size <= bound
-                case .gt: size > bound
-                case .gte: size >= bound
-                }
-            return holds ? .yes : .no
         }
     }
 
     /// DESIGN "Between layers": the agent's own rule, else the organisation's answer; never looser than what binds.
-    private func combine(_ system: [Match], _ organisation: Match, _ own: Match, _ tightening: [Match]) -> Decision {
+    private func combine(
+        _ system: Match, _ organisation: Match, _ own: Match, _ tightening: Match, _ facts: CallFacts, _ mode: Mode
+    ) -> Decision {
         // An organisation layer that matches nothing and has no default is blocked, and so is one that may match
         // nothing because what stands there cannot be judged.
         let organisationTier = organisation.settled ? organisation.tier ?? .blocked : .blocked
+        let given = organisationTier == organisation.tier
         var decision = Decision(
-            tier: organisationTier, layer: .organisation,
-            rule: organisationTier == organisation.tier ? Int(organisation.rule) : nil,
-            system: nil, organisation: organisationTier, agent: own.tier)
-        func tighten(_ tier: Tier?, _ layer: PolicyLayer, _ rule: Int32) {
-            guard let tier, tier > decision.tier else { return }
-            decision.tier = tier
-            decision.layer = layer
-            decision.rule = rule < 0 ? nil : Int(rule)
-        }
+            tier: organisationTier, layer: .organisation, cause: given ? .rule : .noRule,
+            rule: given ? Int(organisation.rule) : nil, organisation: organisationTier, agent: own.tier, mode: mode)
         if own.settled, let tier = own.tier {
             decision.tier = tier
             decision.layer = .agent
             decision.rule = Int(own.rule)
-            tighten(organisation.floor, .organisation, organisation.floorRule)
+            decision.cause = .rule
+            decision.tighten(organisation.floor, .organisation, organisation.floorRule)
         } else {
-            for match in tightening {
-                tighten(match.tier, .agent, match.rule)
-                decision.agent = [decision.agent, match.tier].compactMap { $0 }.max()
-            }
+            decision.tighten(tightening.tier, .agent, tightening.rule)
+            if let tier = tightening.tier { decision.agent = decision.agent.map { max($0, tier) } ?? tier }
             // An own rule that could not be judged may hold: the stricter of both worlds.
-            tighten(own.tier, .agent, own.rule)
+            decision.tighten(own.tier, .agent, own.rule)
         }
-        for match in system {
-            decision.system = max(decision.system ?? .autonomous, match.tier ?? .autonomous)
-            tighten(match.tier, .system, match.rule)
+        if mode != .auto, capabilities[facts.capability].effect != .read {
+            let least: Tier = mode == .explore ? .blocked : .approvalRequired
+            if decision.tier < least {
+                decision.tier = least
+                decision.cause = .mode
+            }
         }
+        if facts.grant, grantsAllowed, decision.tier == .approvalRequired {
+            func asks(_ locked: Tier?) -> Bool { locked.map { $0 >= .approvalRequired } ?? false }
+            if !asks(organisation.locked), !asks(own.locked), !asks(tightening.locked) {
+                decision.tier = .notify
+                decision.cause = .grant
+            }
+        }
+        decision.system = system.tier
+        decision.tighten(system.tier, .system, system.rule)
         decision.indeterminate =
-            organisation.indeterminate || own.indeterminate || system.contains { $0.indeterminate }
-            || tightening.contains { $0.indeterminate }
+            organisation.indeterminate || own.indeterminate || system.indeterminate || tightening.indeterminate
+        decision.limits = organisation.limits
+        if !own.limits.isEmpty { decision.limits += own.limits }
+        if !tightening.limits.isEmpty { decision.limits += tightening.limits }
+        if !system.limits.isEmpty { decision.limits += system.limits }
         return decision
     }
 
+    /// The decision when those of its limits are used up for which `isFull` says so.
+    package func limited(_ decision: Decision, isFull: (Int32) -> Bool) -> Decision {
+        var limited = decision
+        for index in decision.limits where isFull(index) {
+            let record = rules[Int(index)]
+            guard let tier = record.rateLimit?.onExceed, tier > limited.tier else { continue }
+            limited.tier = tier
+            limited.layer = record.layer
+            limited.rule = Int(index)
+            limited.cause = .rateLimit
+        }
+        return limited
+    }
+
+    // MARK: Without arguments
+
+    /// The conditions that a decision without arguments could not judge, with the place of their rules.
+    package func unjudged(_ facts: CallFacts) -> [(condition: String, rule: String)] {
+        var tables = system + [organisation]
+        if let layer = agents[facts.agent] { tables += [layer.own] + layer.tightening }
+        return tables.flatMap { self.tables[$0].chain(facts.capability) }.flatMap { rule in
+            let record = rules[Int(rule.index)]
+            return zip(record.conditions, rule.conditions).compactMap { condition, compiled in
+                truth(compiled, facts, Variant()) == .unknown
+                    ? (condition.text, "\(record.location.file) line \(record.location.line)") : nil
+            }
+        }
+    }
+
+    /// Whether every call of the capability by the agent is blocked, whatever its arguments and circumstances.
+    /// - Parameter facts: agent, role, mode and capability are read.
+    package func blocksEveryCall(_ facts: CallFacts) -> Bool {
+        if brokenAgents[facts.agent] != nil { return true }
+        let layer = agents[facts.agent]
+        let mode = mode(facts)
+        var systems = [Match()]
+        for table in system { systems = joined(systems, reachable(table, facts)) }
+        var tightenings = [Match()]
+        for table in layer?.tightening ?? [] { tightenings = joined(tightenings, reachable(table, facts)) }
+        for organisation in reachable(organisation, facts) {
+            for own in layer.map({ reachable($0.own, facts) }) ?? [Match()] {
+                for system in systems {
+                    for tightening in tightenings
+                    where combine(system, organisation, own, tightening, facts, mode).tier != .blocked {
+                        return false
+                    }
+                }
+            }
+        }
+        return true
+    }
+
+    private func joined(_ some: [Match], _ others: [Match]) -> [Match] {
+        distinct(
+            some.flatMap { one in
+                others.map { other in
+                    var both = one
+                    both.join(other)
+                    return both
+                }
+            })
+    }
+
     /// Every answer a chain can give for some arguments, conditions taken as independent: looser than the truth, so a
-    /// capability is never hidden that some call could use.
-    private func reachable(_ chain: [CompiledRule]) -> [Match] {
+    /// capability is never hidden that some call could use. At most a few, because only tiers count.
+    private func reachable(_ table: Int, _ facts: CallFacts) -> [Match] {
         var matches: [Match] = []
-        for rule in chain {
+        for rule in tables[table].chain(facts.capability) {
             var match = Match()
             match.add(rule)
             match.settled = true
             matches.append(match)
-            if rule.conditions.isEmpty { return matches }
+            if rule.conditions.isEmpty { return distinct(matches) }
         }
-        return matches + [Match()]
+        return distinct(matches + [Match()])
     }
-}
 
-/// Whether `path` is `directory` or lies below it, by whole components. `directory` has no trailing slash; the root is
-/// empty. Bytes are compared, as the file system does.
-package func pathIsUnder(_ path: UnsafeBufferPointer<UInt8>, _ directory: [UInt8]) -> Bool {
-    let count = directory.count
-    guard path.count >= count, path.count == count || count == 0 || path[count] == UInt8(ascii: "/") else {
-        return false
-    }
-    // From the end: prefixes of one policy share their beginning.
-    var index = count
-    while index > 0 {
-        index -= 1
-        if path[index] != directory[index] { return false }
-    }
-    return true
-}
-
-extension Array where Element == [CompiledPolicy.Match] {
-    /// One choice out of each, in all ways; a single empty choice for no elements.
-    var combinations: [[CompiledPolicy.Match]] {
-        reduce([[]]) { partial, choices in partial.flatMap { head in choices.map { head + [$0] } } }
+    private func distinct(_ matches: [Match]) -> [Match] {
+        struct Key: Hashable {
+            let tier: Tier?, floor: Tier?, locked: Tier?
+        }
+        var seen: Set<Key> = []
+        return matches.filter { seen.insert(Key(tier: $0.tier, floor: $0.floor, locked: $0.locked)).inserted }
     }
 }

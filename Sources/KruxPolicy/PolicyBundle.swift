@@ -27,6 +27,8 @@ package struct PolicyBundle: Sendable, Equatable {
     package var policies: [PolicySource]
     /// The agents' own documents by agent.
     package var agents: [String: PolicySource]
+    /// The time zones that conditions name, except `UTC`.
+    package var zones: [String: TimeZoneTable] = [:]
 
     package init(
         system: PolicySource, requirements: [PolicySource] = [], organisation: PolicySource? = nil, active: String,
@@ -40,18 +42,21 @@ package struct PolicyBundle: Sendable, Equatable {
         self.agents = agents
     }
 
-    /// `{active, system, requirements: [{file, text}], organisation, policies: [{file, text}], agents: {name: {file, text}}}`.
+    /// `{active, system, requirements: [{file, text}], organisation, policies: [{file, text}], agents: {name: {file, text}},
+    /// zones: {name: [[from, offset], …]}}`; without `zones` when there are none.
     package var json: JSONValue {
         func source(_ source: PolicySource?) -> JSONValue {
             source.map { ["file": .string($0.file), "text": .string(String(decoding: $0.text, as: UTF8.self))] }
                 ?? .null
         }
-        return [
+        var json: JSONObject = [
             "v": 1, "active": .string(active), "system": source(system),
             "requirements": .array(requirements.map { source($0) }),
             "organisation": source(organisation), "policies": .array(policies.map { source($0) }),
             "agents": .object(JSONObject(agents.map { ($0.key, source($0.value)) })),
         ]
+        if !zones.isEmpty { json["zones"] = .object(JSONObject(zones.map { ($0.key, $0.value.json) })) }
+        return .object(json)
     }
 
     package init?(json: JSONValue) {
@@ -69,8 +74,34 @@ package struct PolicyBundle: Sendable, Equatable {
             agents: Dictionary(
                 agents.members.compactMap { member in source(member.value).map { (member.key, $0) } },
                 uniquingKeysWith: { first, _ in first }))
+        for member in json["zones"]?.object?.members ?? [] {
+            guard let table = TimeZoneTable(name: member.key, json: member.value) else { return nil }
+            zones[member.key] = table
+        }
     }
 
-    /// SHA-256 of the canonical JSON: the identity of a policy version.
+    /// The names of the time zones that the documents' conditions use, besides `UTC`.
+    package var namedZones: Set<String> {
+        var names: Set<String> = []
+        for source in [system] + requirements + (organisation.map { [$0] } ?? []) + policies + Array(agents.values) {
+            // Reading is not free, and few documents go by the clock.
+            guard source.text.contains(UInt8(ascii: "z")),
+                String(decoding: source.text, as: UTF8.self).contains("zone"),
+                case .success(let document) = PolicyDocumentReader.read(source.text, file: source.file)
+            else { continue }
+            for rule in document.list + document.map {
+                for (test, _) in rule.conditions.flatMap(\.tests) {
+                    switch test {
+                    case .timeBetween(_, _, let zone), .days(_, let zone):
+                        if zone.name != "UTC" { names.insert(zone.name) }
+                    default: continue
+                    }
+                }
+            }
+        }
+        return names
+    }
+
+    /// SHA-256 of the canonical JSON.
     package var digest: Digest { sha256(json.canonicalBytes()) }
 }

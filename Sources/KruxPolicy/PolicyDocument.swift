@@ -13,6 +13,13 @@ package struct PolicyDocument: Sendable {
     package var defaults: Default?
     /// Nil when the document does not say; `tighten_only` then, unless one below it says otherwise.
     package var agentOverrides: Located<AgentOverrides>?
+    /// Whether a supervisor's grant may answer for this policy; nil when the document does not say.
+    package var grants: Located<Grants>?
+    /// Modes of roles.
+    package var roles: [(name: String, mode: Mode, location: SourceLocation)] = []
+    /// An agent's own role and mode, where the registry has none.
+    package var role: Located<String>?
+    package var mode: Located<Mode>?
     /// `overrides:` first, which bind, then `rules:`; the first match decides.
     package var list: [Rule] = []
     /// `capabilities:`, most specific pattern first.
@@ -27,6 +34,12 @@ package struct PolicyDocument: Sendable {
         package var tier: Tier
         package var locked: Bool
         package var location: SourceLocation
+        /// Where the tier's word stands.
+        package var tierLocation: SourceLocation
+    }
+
+    package enum Grants: String, Sendable, CaseIterable {
+        case allowed, none
     }
 
     package enum AgentOverrides: String, Sendable, CaseIterable {
@@ -45,7 +58,7 @@ package struct CapabilityPattern: Sendable, Equatable {
         self.text = text
         if text.utf8Equals("*") {
             specificity = 0
-        } else if text.hasSuffix(".*") {
+        } else if text.utf8.suffix(2).elementsEqual(".*".utf8) {
             let stem = text.dropLast(2)
             let words = stem.split(separator: ".", omittingEmptySubsequences: false)
             guard (1...3).contains(words.count), CapabilityName("\(stem).x") != nil else { return nil }
@@ -69,46 +82,25 @@ package struct Rule: Sendable {
     package var conditions: [Condition]
     package var reason: String?
     package var locked: Bool
+    package var rateLimit: RateLimit?
     package var location: SourceLocation
+    /// Where the tier's word stands.
+    package var tierLocation: SourceLocation
 }
 
-/// What a rule asks of a call. Three-valued: a value that is missing or cannot be judged is neither true nor false.
-package struct Condition: Sendable, Equatable {
-    package enum Test: Sendable, Equatable {
-        /// The canonical path is this directory or below it, by whole components. No trailing slash.
-        case pathPrefix(String)
-        /// Decoded bytes of the content.
-        case contentSize(Comparison, Int64)
+/// At most `max` calls admitted without approval in any `windowSeconds`; `onExceed` beyond it.
+package struct RateLimit: Sendable, Equatable {
+    package var max: Int64
+    package var windowSeconds: Int64
+    package var onExceed: Tier
+
+    package init(max: Int64, windowSeconds: Int64, onExceed: Tier) {
+        self.max = max
+        self.windowSeconds = windowSeconds
+        self.onExceed = onExceed
     }
 
-    package enum Comparison: String, Sendable, CaseIterable {
-        case lt, lte, gt, gte
-    }
-
-    package let test: Test
-    package let location: SourceLocation
-
-    /// The key as written.
-    package var key: String {
-        switch test {
-        case .pathPrefix: "path_prefix"
-        case .contentSize(let comparison, _): "content_size_\(comparison.rawValue)"
-        }
-    }
-
-    /// The key and value as written, for explanations.
-    package var text: String {
-        switch test {
-        case .pathPrefix(let prefix): "\(key): \(prefix.isEmpty ? "/" : prefix)"
-        case .contentSize(_, let size): "\(key): \(size)"
-        }
-    }
-
-    static let keys = ["path_prefix"] + Comparison.allCases.map { "content_size_\($0.rawValue)" }
-    /// Conditions of the language that this version does not judge: named so that they are refused, never ignored.
-    static let futureKeys: Set<String> = [
-        "path_glob", "path_not_under", "command", "command_prefix", "command_glob", "args_contain", "host",
-        "url_prefix", "method", "port", "recipient", "recipient_domain", "key_prefix", "time_between", "days",
-        "session", "all", "any", "not",
-    ]
+    /// Windows are remembered this long.
+    package static let longestWindowSeconds: Int64 = 31 * 86_400
+    package static let largestMax: Int64 = 1_000_000
 }

@@ -73,8 +73,14 @@ struct YAMLReader {
     private var parser = yaml_parser_t()
     private let file: String
     private var anchors: [String: YAMLNode] = [:]
+    /// Mistakes after which reading goes on, so that all are reported at once.
+    private var mistakes: [PolicyDiagnostic] = []
 
-    static func read(_ bytes: [UInt8], file: String) throws(PolicyDiagnostic) -> YAMLNode {
+    /// - Returns: the document, and the mistakes in it that do not keep it from being read further.
+    /// - Throws: the first mistake after which nothing more can be said.
+    static func read(
+        _ bytes: [UInt8], file: String
+    ) throws(PolicyDiagnostic) -> (root: YAMLNode, mistakes: [PolicyDiagnostic]) {
         let start = SourceLocation(file: file, line: 1, column: 1)
         guard bytes.count <= maxBytes else {
             throw PolicyDiagnostic(start, "the file has \(bytes.count) bytes, at most \(maxBytes) are read")
@@ -90,10 +96,16 @@ struct YAMLReader {
             throw PolicyDiagnostic(start, "libyaml has no memory")
         }
         defer { yaml_parser_delete(&reader.parser) }
-        let result: Result<YAMLNode, PolicyDiagnostic> = bytes.withUnsafeBufferPointer { buffer in
+        typealias Outcome = Result<(root: YAMLNode, mistakes: [PolicyDiagnostic]), PolicyDiagnostic>
+        let result: Outcome = bytes.withUnsafeBufferPointer { buffer in
             yaml_parser_set_encoding(&reader.parser, YAML_UTF8_ENCODING)
             yaml_parser_set_input_string(&reader.parser, buffer.baseAddress, buffer.count)
-            do throws(PolicyDiagnostic) { return .success(try reader.document()) } catch { return .failure(error) }
+            do throws(PolicyDiagnostic) {
+                let root = try reader.document()
+                return .success((root, reader.mistakes))
+            } catch {
+                return .failure(error)
+            }
         }
         return try result.get()
     }
@@ -159,13 +171,13 @@ struct YAMLReader {
         switch event.type {
         case YAML_SCALAR_EVENT:
             let scalar = event.data.scalar
-            try refuseTag(scalar.tag, at)
+            refuseTag(scalar.tag, at)
             let text = String(
                 decoding: UnsafeBufferPointer(start: scalar.value, count: scalar.length), as: UTF8.self)
             return keep(
                 YAMLNode(at, .scalar(text, plain: scalar.style == YAML_PLAIN_SCALAR_STYLE), size: 1), scalar.anchor)
         case YAML_SEQUENCE_START_EVENT:
-            try refuseTag(event.data.sequence_start.tag, at)
+            refuseTag(event.data.sequence_start.tag, at)
             var elements: [YAMLNode] = []
             var size = 1
             while true {
@@ -179,7 +191,7 @@ struct YAMLReader {
             }
             return keep(YAMLNode(at, .sequence(elements), size: size), event.data.sequence_start.anchor)
         case YAML_MAPPING_START_EVENT:
-            try refuseTag(event.data.mapping_start.tag, at)
+            refuseTag(event.data.mapping_start.tag, at)
             return keep(try mapping(at, depth: depth), event.data.mapping_start.anchor)
         case YAML_ALIAS_EVENT:
             let name = String(cString: event.data.alias.anchor)
@@ -198,19 +210,27 @@ struct YAMLReader {
             defer { yaml_event_delete(&keyEvent) }
             if keyEvent.type == YAML_MAPPING_END_EVENT { break }
             let key = try node(from: keyEvent, depth: depth + 1)
-            guard case .scalar(let text, _) = key.content else {
-                throw PolicyDiagnostic(key.location, "a key must be a word, not \(key.kind)")
-            }
-            if let first = seen.updateValue(key.location, forKey: Array(text.utf8)) {
-                throw PolicyDiagnostic(
-                    key.location, "the key `\(text)` occurs twice", hint: "it stands at line \(first.line) already")
+            var fine = true
+            if case .scalar(let text, _) = key.content {
+                if let first = seen[Array(text.utf8)] {
+                    mistakes.append(
+                        PolicyDiagnostic(
+                            key.location, "the key `\(text)` occurs twice",
+                            hint: "it stands at line \(first.line) already"))
+                    fine = false
+                } else {
+                    seen[Array(text.utf8)] = key.location
+                }
+            } else {
+                mistakes.append(PolicyDiagnostic(key.location, "a key must be a word, not \(key.kind)"))
+                fine = false
             }
             var valueEvent = try next()
             defer { yaml_event_delete(&valueEvent) }
             let value = try node(from: valueEvent, depth: depth + 1)
             size += 1 + value.size
             try bound(size, key.location)
-            pairs.append((key, value))
+            if fine { pairs.append((key, value)) }
         }
         return YAMLNode(at, .mapping(pairs), size: size)
     }
@@ -221,9 +241,10 @@ struct YAMLReader {
         }
     }
 
-    private func refuseTag(_ tag: UnsafeMutablePointer<yaml_char_t>?, _ at: SourceLocation) throws(PolicyDiagnostic) {
+    private mutating func refuseTag(_ tag: UnsafeMutablePointer<yaml_char_t>?, _ at: SourceLocation) {
         guard let tag else { return }
-        throw PolicyDiagnostic(at, "the tag `\(String(cString: tag))` is not used in policies", hint: "leave it out")
+        mistakes.append(
+            PolicyDiagnostic(at, "the tag `\(String(cString: tag))` is not used in policies", hint: "leave it out"))
     }
 
     private mutating func keep(_ node: YAMLNode, _ anchor: UnsafeMutablePointer<yaml_char_t>?) -> YAMLNode {

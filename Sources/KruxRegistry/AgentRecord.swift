@@ -1,5 +1,6 @@
 package import KruxCore
 package import KruxCrypto
+package import KruxPolicy
 package import KruxStore
 
 /// An agent as the registry knows it.
@@ -15,6 +16,10 @@ package struct AgentRecord: Sendable, Equatable {
     package let createdAt: Timestamp
     package let tokenCreatedAt: Timestamp?
     package let statusChangedAt: Timestamp
+    /// What the agent does, by the words of `Mode.ofRole` and the organisation's `roles`.
+    package let role: String?
+    /// Set by a supervisor; nil where the agent's policy document or its role speaks.
+    package let mode: Mode?
 
     /// Everything but the token's hash.
     package var json: JSONObject {
@@ -22,7 +27,8 @@ package struct AgentRecord: Sendable, Equatable {
             "name": .string(name.text), "purpose": .string(purpose), "status": .string(status.rawValue),
             "workspace": .string("/workspace/\(name)"), "created_at": .string(createdAt.rfc3339),
             "token_created_at": .optional(tokenCreatedAt?.rfc3339),
-            "status_changed_at": .string(statusChangedAt.rfc3339),
+            "status_changed_at": .string(statusChangedAt.rfc3339), "role": .optional(role),
+            "mode": .optional(mode?.rawValue),
         ]
     }
 }
@@ -38,7 +44,8 @@ package struct AgentToken: Sendable {
 
 /// The agents' table. Each change is made in the caller's transaction, beside its row of the record.
 package enum AgentTable {
-    private static let columns = "name, purpose, status, token_hash, created_at, token_created_at, status_changed_at"
+    private static let columns =
+        "name, purpose, status, token_hash, created_at, token_created_at, status_changed_at, role, mode"
 
     private static func record(_ row: SQLRow) throws -> AgentRecord {
         guard let name = AgentName(row.text(0)), let status = AgentRecord.Status(rawValue: row.text(2)) else {
@@ -48,7 +55,8 @@ package enum AgentTable {
             name: name, purpose: row.text(1), status: status, tokenHash: Digest(row.blob(3)),
             createdAt: Timestamp(microseconds: row.int(4)),
             tokenCreatedAt: row.optionalInt(5).map(Timestamp.init(microseconds:)),
-            statusChangedAt: Timestamp(microseconds: row.int(6)))
+            statusChangedAt: Timestamp(microseconds: row.int(6)), role: row.optionalText(7),
+            mode: row.optionalText(8).flatMap(Mode.init(name:)))
     }
 
     package static func all(_ tx: any ReadTx) throws -> [AgentRecord] {
@@ -70,7 +78,7 @@ package enum AgentTable {
     }
 
     package static func create(
-        _ tx: WriteTx, name: AgentName, purpose: String, token: AgentToken, now: Timestamp
+        _ tx: WriteTx, name: AgentName, purpose: String, role: String?, token: AgentToken, now: Timestamp
     ) throws {
         if try find(tx, name.text) != nil {
             throw StructuredError(
@@ -78,10 +86,10 @@ package enum AgentTable {
                 recovery: ["Choose another name, or give it a new token with `kruxos agent rotate \(name)`."])
         }
         try tx.execute(
-            "INSERT INTO agents (\(columns)) VALUES (?, ?, 'active', ?, ?, ?, ?)",
+            "INSERT INTO agents (\(columns)) VALUES (?, ?, 'active', ?, ?, ?, ?, ?, NULL)",
             [
                 .text(name.text), .text(purpose), .blob(token.hash.bytes), .int(now.microseconds),
-                .int(now.microseconds), .int(now.microseconds),
+                .int(now.microseconds), .int(now.microseconds), .optional(role),
             ])
     }
 
@@ -90,6 +98,16 @@ package enum AgentTable {
         try tx.execute(
             "UPDATE agents SET token_hash = ?, token_created_at = ?, status = 'active', status_changed_at = CASE status WHEN 'active' THEN status_changed_at ELSE ? END WHERE name = ?",
             [.blob(token.hash.bytes), .int(now.microseconds), .int(now.microseconds), .text(name.text)])
+    }
+
+    /// - Parameter mode: nil gives the word back to the agent's policy document and its role.
+    package static func setMode(_ tx: WriteTx, _ name: AgentName, _ mode: Mode?) throws {
+        try tx.execute(
+            "UPDATE agents SET mode = ? WHERE name = ?", [.optional(mode?.rawValue), .text(name.text)])
+    }
+
+    package static func setRole(_ tx: WriteTx, _ name: AgentName, _ role: String?) throws {
+        try tx.execute("UPDATE agents SET role = ? WHERE name = ?", [.optional(role), .text(name.text)])
     }
 
     package static func revoke(_ tx: WriteTx, _ name: AgentName, now: Timestamp) throws {

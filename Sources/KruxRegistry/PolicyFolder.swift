@@ -1,5 +1,5 @@
 import Foundation
-import KruxCore
+package import KruxCore
 package import KruxPolicy
 
 /// The policy files of a home: templates and custom policies, `org.yaml`, `requirements.yaml`, `agents/<name>.yaml`;
@@ -27,10 +27,15 @@ package struct PolicyFolder: Sendable {
                 throw failure(file)
             }
             defer { close(descriptor) }
-            guard write(descriptor, template.text, template.text.count) == template.text.count else {
+            guard Foundation.write(descriptor, template.text, template.text.count) == template.text.count else {
                 throw failure(file)
             }
         }
+    }
+
+    /// The folders in which a change may change a decision.
+    package var watched: [String] {
+        [path, path + "/agents"] + (requirements.map { [($0 as NSString).deletingLastPathComponent] } ?? [])
     }
 
     /// Everything a decision depends on, as the files stand now.
@@ -55,9 +60,61 @@ package struct PolicyFolder: Sendable {
             let stem = String(name.split(separator: ".")[0])
             agents[stem] = PolicySource(file: "agents/\(name)", text: try read("\(path)/agents/\(name)"))
         }
-        return PolicyBundle(
-            system: PolicySource(file: "system.yaml", text: system), requirements: required,
-            organisation: organisation, active: active, policies: policies, agents: agents)
+        return TimeZones.resolved(
+            PolicyBundle(
+                system: PolicySource(file: "system.yaml", text: system), requirements: required,
+                organisation: organisation, active: active, policies: policies, agents: agents))
+    }
+
+    /// Makes the files what `bundle` says, except the machine's own. What they were before is kept in
+    /// `.replaced/<time>/`.
+    /// - Returns: the files that were changed or put aside.
+    package func write(_ bundle: PolicyBundle, now: Timestamp) throws -> [String] {
+        var wanted: [String: [UInt8]] = [:]
+        for source in bundle.policies + bundle.requirements + (bundle.organisation.map { [$0] } ?? []) {
+            if !source.file.isAbsolutePath { wanted[source.file] = source.text }
+        }
+        for source in bundle.agents.values { wanted[source.file] = source.text }
+        var found: [String: [UInt8]] = [:]
+        for name in try yamlFiles(path) { found[name] = try read("\(path)/\(name)") }
+        for name in try yamlFiles(path + "/agents") { found["agents/\(name)"] = try read("\(path)/agents/\(name)") }
+        let changed = Set(wanted.keys).union(found.keys).filter { wanted[$0] != found[$0] }.sorted()
+        if changed.isEmpty { return [] }
+        let aside = "\(path)/.replaced/\(now.rfc3339)"
+        for folder in ["\(path)/.replaced", aside, aside + "/agents", path + "/agents"] {
+            if mkdir(folder, 0o700) != 0, errno != EEXIST { throw failure(folder) }
+        }
+        for name in changed {
+            if let before = found[name] { try save("\(aside)/\(name)", before) }
+            if let text = wanted[name] {
+                try save("\(path)/\(name)", text)
+            } else if unlink("\(path)/\(name)") != 0 {
+                throw failure("\(path)/\(name)")
+            }
+        }
+        return changed
+    }
+
+    /// Whole or not at all: written beside, made durable, renamed into place.
+    private func save(_ file: String, _ text: [UInt8]) throws {
+        let folder = (file as NSString).deletingLastPathComponent
+        let beside = "\(folder)/.\((file as NSString).lastPathComponent).new"
+        let descriptor = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw failure(beside) }
+        var rest = text[...]
+        while !rest.isEmpty {
+            let count = rest.withUnsafeBytes { Foundation.write(descriptor, $0.baseAddress, $0.count) }
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else {
+                let error = failure(beside)
+                close(descriptor)
+                throw error
+            }
+            rest = rest.dropFirst(count)
+        }
+        let synced = fsync(descriptor) == 0
+        close(descriptor)
+        guard synced, rename(beside, file) == 0 else { throw failure(file) }
     }
 
     /// `*.yaml` and `*.yml`, by name; editors' swap and backup files are not policies.

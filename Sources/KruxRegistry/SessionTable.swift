@@ -1,5 +1,6 @@
 package import KruxCore
 package import KruxCrypto
+package import KruxPolicy
 package import KruxStore
 import Synchronization
 
@@ -13,12 +14,15 @@ package struct Session: Sendable, Equatable {
     package let startedAt: Timestamp
     package var lastSeenAt: Timestamp
     package var calls: Int64
+    /// Given by a supervisor.
+    package var label: String?
+    package var mode: Mode?
     /// What the table says of `lastSeenAt`; nil before the session is stored.
     package var storedAt: Timestamp?
 
     package init(
         id: String, agent: AgentName, via: String, tokenHash: Digest?, startedAt: Timestamp, lastSeenAt: Timestamp,
-        calls: Int64, storedAt: Timestamp?
+        calls: Int64, label: String? = nil, mode: Mode? = nil, storedAt: Timestamp?
     ) {
         self.id = id
         self.agent = agent
@@ -27,6 +31,8 @@ package struct Session: Sendable, Equatable {
         self.startedAt = startedAt
         self.lastSeenAt = lastSeenAt
         self.calls = calls
+        self.label = label
+        self.mode = mode
         self.storedAt = storedAt
     }
 }
@@ -49,14 +55,15 @@ package final class SessionTable: Sendable {
     package func resume(_ tx: any ReadTx, now: Timestamp) throws {
         let since = now.advanced(bySeconds: -Self.idleSeconds)
         let sessions = try tx.rows(
-            "SELECT id, agent, via, token_hash, started_at, last_seen_at FROM sessions WHERE last_seen_at > ? ORDER BY last_seen_at",
+            "SELECT id, agent, via, token_hash, started_at, last_seen_at, calls, label, mode FROM sessions WHERE last_seen_at > ? ORDER BY last_seen_at",
             [.int(since.microseconds)]
         ) { row -> Session? in
             guard let agent = AgentName(row.text(1)) else { return nil }
             let seen = Timestamp(microseconds: row.int(5))
             return Session(
                 id: row.text(0), agent: agent, via: row.text(2), tokenHash: Digest(row.blob(3)),
-                startedAt: Timestamp(microseconds: row.int(4)), lastSeenAt: seen, calls: 0, storedAt: seen)
+                startedAt: Timestamp(microseconds: row.int(4)), lastSeenAt: seen, calls: row.int(6),
+                label: row.optionalText(7), mode: row.optionalText(8).flatMap(Mode.init(name:)), storedAt: seen)
         }
         live.withLock { live in
             for case let session? in sessions { live[Key(agent: session.agent.text, via: session.via)] = session }
@@ -85,6 +92,16 @@ package final class SessionTable: Sendable {
         }
     }
 
+    /// Changes a live session; nil when there is none of that id.
+    package func change(_ id: String, _ change: (inout Session) -> Void) -> Session? {
+        live.withLock { live in
+            guard let key = live.first(where: { $0.value.id == id })?.key, var session = live[key] else { return nil }
+            change(&session)
+            live[key] = session
+            return session
+        }
+    }
+
     package func session(_ id: String) -> Session? { live.withLock { $0.values.first { $0.id == id } } }
 
     /// Sessions whose stored time lags, for the last transaction before a stop.
@@ -92,11 +109,12 @@ package final class SessionTable: Sendable {
 
     package static func store(_ tx: WriteTx, _ session: Session) throws {
         try tx.execute(
-            "INSERT INTO sessions (id, agent, via, token_hash, started_at, last_seen_at) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET last_seen_at = excluded.last_seen_at",
+            "INSERT INTO sessions (id, agent, via, token_hash, started_at, last_seen_at, calls, label, mode) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET last_seen_at = max(last_seen_at, excluded.last_seen_at), calls = max(calls, excluded.calls), label = excluded.label, mode = excluded.mode",
             [
                 .text(session.id), .text(session.agent.text), .text(session.via),
                 session.tokenHash.map { .blob($0.bytes) } ?? .null, .int(session.startedAt.microseconds),
-                .int(session.lastSeenAt.microseconds),
+                .int(session.lastSeenAt.microseconds), .int(session.calls), .optional(session.label),
+                .optional(session.mode?.rawValue),
             ])
     }
 }

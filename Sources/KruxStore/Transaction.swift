@@ -30,6 +30,7 @@ package struct SQLRow {
     package func text(_ index: Int) -> String { row[index] }
     package func optionalText(_ index: Int) -> String? { row[index] }
     /// Empty for null.
+    package func optionalBlob(_ index: Int) -> [UInt8]? { (row[index] as Data?).map { [UInt8]($0) } }
     package func blob(_ index: Int) -> [UInt8] { (row[index] as Data?).map { [UInt8]($0) } ?? [] }
 }
 

@@ -183,19 +183,27 @@ import Testing
         #expect(policy.tier("filesystem.read", paths: ["/workspace/agent-names/x"]) == .blocked)
     }
 
-    @Test func rateLimitsAreRefusedRatherThanIgnored() {
-        let found = errors(
-            """
-            capabilities:
-              email.send:
-                tier: notify
-                rate_limit:
-                  max: 10
-                  window: 3600
-                  on_exceed: approval_required
-            """)
-        #expect(found.count == 1)
-        #expect(found.first?.hasPrefix("active.yaml:4:5: `rate_limit` is not supported") == true)
+    @Test func rateLimits() throws {
+        let policy = try PolicyFixture(
+            active: """
+                capabilities:
+                  email.send:
+                    tier: notify
+                    rate_limit:
+                      max: 10
+                      window: 3600  # 1 hour
+                      on_exceed: approval_required
+                    reason: "Email sending is rate-limited"
+                """)
+        let decision = policy.decide("email.send", ["to": ["a@b.example"], "subject": "", "body": ""])
+        #expect(decision.tier == .notify)
+        let rule = try #require(decision.limits.first)
+        #expect(
+            policy.compiled.rules[Int(rule)].rateLimit
+                == RateLimit(max: 10, windowSeconds: 3600, onExceed: .approvalRequired))
+        let limited = policy.compiled.limited(decision) { _ in true }
+        #expect(limited.tier == .approvalRequired && limited.cause == .rateLimit)
+        #expect(policy.compiled.limited(decision) { _ in false } == decision)
     }
 
     @Test(arguments: BuiltInPolicies.templates.map(\.file))

@@ -60,12 +60,12 @@ import Testing
             "active.yaml:3:28: `content_size_lt` can never be judged"
         ),
         (
-            "capabilities:\n  process.run:\n    rules: [{ condition: { command_prefix: ls }, tier: notify }]",
-            "active.yaml:3:28: `command_prefix` is not supported"
+            "capabilities:\n  process.run:\n    rules: [{ condition: { command_prefx: ls }, tier: notify }]",
+            "active.yaml:3:28: unknown key `command_prefx`; did you mean `command_prefix`?"
         ),
         ("capabilities:\n  email.send: { tier: notify, quorum: 2 }", "active.yaml:2:31: `quorum` is not supported"),
         ("agent: x\ndefaults: { tier: notify }", "active.yaml:1:1: `agent` belongs to an agent's own file"),
-        ("mode: ask", "active.yaml:1:1: `mode` is not supported"),
+        ("mode: ask", "active.yaml:1:1: `mode` belongs to an agent's own file"),
         (
             "capabilities:\n  filesystem.read:\n    rules: [{ tier: notify }]\n    reason: x",
             "active.yaml:4:5: `reason` belongs to a tier"
@@ -77,10 +77,10 @@ import Testing
     }
 
     @Test func allErrorsOfAFileComeAtOnceInOrder() {
-        let found = errors("capabilities:\n  a: { tier: x }\n  filesystem.read: { tier: x }\nbad: 1\nmode: ask")
+        let found = errors("capabilities:\n  a: { tier: x }\n  filesystem.read: { tier: x }\nbad: 1\nmode: asc")
         #expect(
             found.map { String($0.prefix(15)) } == [
-                "active.yaml:2:3", "active.yaml:3:2", "active.yaml:4:1", "active.yaml:5:1",
+                "active.yaml:2:3", "active.yaml:3:2", "active.yaml:4:1", "active.yaml:5:7",
             ])
     }
 

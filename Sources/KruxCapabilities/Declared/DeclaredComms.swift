@@ -12,7 +12,8 @@ enum DeclaredComms {
         CapabilityDeclaration(
             "comms.send", "Sends a message to another agent.", whenToUse: "To hand over work.", effect: .write,
             sideEffects: ["the message waits for its reader"], tier: .notify,
-            input: [.required("to", .string(minLength: 1, maxLength: 63), "The agent."), body], output: sent),
+            input: [.required("to", .string(minLength: 1, maxLength: 63), "The agent.", role: .recipient), body],
+            output: sent),
         CapabilityDeclaration(
             "comms.broadcast", "Sends a message to everybody who listens to a topic.",
             whenToUse: "To tell several agents at once.", effect: .write,

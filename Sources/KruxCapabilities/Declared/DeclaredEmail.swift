@@ -17,8 +17,9 @@ enum DeclaredEmail {
         .required("messages", .array(.object(header), maxItems: 1000), "Newest first.")
     ]
     private static let outgoing: [Property] = [
-        .required("to", addresses, "Recipients."), .optional("cc", addresses, "Copies.", default: []),
-        .optional("bcc", addresses, "Blind copies.", default: []),
+        .required("to", addresses, "Recipients.", role: .recipient),
+        .optional("cc", addresses, "Copies.", default: [], role: .recipient),
+        .optional("bcc", addresses, "Blind copies.", default: [], role: .recipient),
         .required("subject", .string(maxLength: 998), "Subject."),
         .required("body", .string(maxLength: 1 << 20), "Plain text."),
         .optional("in_reply_to", .string(maxLength: 1024), "The message this answers."),

@@ -24,7 +24,7 @@ enum DeclaredGit {
             "git.clone", "Copies a remote repository into the workspace.", whenToUse: "To work on existing code.",
             effect: .external, sideEffects: ["creates a folder", "the host sees the request"], tier: .approvalRequired,
             input: [
-                .required("url", .string(minLength: 1, maxLength: 8192), "Where from."),
+                .required("url", .string(minLength: 1, maxLength: 8192), "Where from.", role: .url),
                 FileSchema.path("Where to.", reach: .below),
                 .optional("depth", .integer(1...1_000_000), "Only this many commits."),
             ], output: done),

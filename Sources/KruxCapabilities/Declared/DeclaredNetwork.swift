@@ -2,12 +2,13 @@ import KruxCore
 
 /// Declared now, so that policies can cover them; not yet done by this version.
 enum DeclaredNetwork {
-    private static let url = Property.required("url", .string(minLength: 1, maxLength: 8192), "An http or https URL.")
+    private static let url = Property.required(
+        "url", .string(minLength: 1, maxLength: 8192), "An http or https URL.", role: .url)
     private static let request: [Property] = [
         url,
         .optional(
             "method", .choice(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]), "The method.",
-            default: "GET"),
+            default: "GET", role: .method),
         .optional("headers", .map(.string(maxLength: 8192), maxItems: 100), "Request headers."),
         .optional("body", .string(maxLength: 8 << 20), "Request body."),
         .optional("timeout_seconds", .integer(1...600), "Give up after this long.", default: 30),
@@ -36,15 +37,15 @@ enum DeclaredNetwork {
             "network.dns_lookup", "Resolves a host name.", whenToUse: "To see whether a name exists.",
             effect: .external, sideEffects: ["the name reaches a resolver"], tier: .notify,
             input: [
-                .required("host", .string(minLength: 1, maxLength: 253), "The name."),
+                .required("host", .string(minLength: 1, maxLength: 253), "The name.", role: .host),
                 .optional("type", .choice(["A", "AAAA", "CNAME", "MX", "TXT"]), "The record type.", default: "A"),
             ], output: [.required("records", .array(.text, maxItems: 1000), "As the resolver gives them.")]),
         CapabilityDeclaration(
             "network.port_check", "Tells whether a TCP port answers.", whenToUse: "To see whether a service is up.",
             effect: .external, sideEffects: ["a connection is opened and closed"], tier: .notify,
             input: [
-                .required("host", .string(minLength: 1, maxLength: 253), "Name or address."),
-                .required("port", .integer(1...65535), "The port."),
+                .required("host", .string(minLength: 1, maxLength: 253), "Name or address.", role: .host),
+                .required("port", .integer(1...65535), "The port.", role: .port),
             ],
             output: [
                 .required("open", .boolean, "Whether it answered."),

@@ -3,7 +3,8 @@ import KruxCore
 /// Declared now, so that policies can cover them; not yet done by this version. Three places with the same six verbs:
 /// a session's, an agent's own, and one that agents share.
 enum DeclaredState {
-    private static let key = Property.required("key", .string(minLength: 1, maxLength: 512), "The key.")
+    private static let key = Property.required(
+        "key", .string(minLength: 1, maxLength: 512), "The key.", role: .key())
     private static let version = Property.optional("version", .count, "The version you read, to refuse a lost update.")
     private static let entry: ObjectSchema = [
         .required("key", .text, "The key."), .required("value", .any, "The value."),
@@ -36,7 +37,11 @@ enum DeclaredState {
                 output: [.required("key", .text, "The key."), .required("existed", .boolean, "Whether it was there.")]),
             Verb(
                 name: "list", summary: "Lists keys and values", when: "To see what is stored.", effect: .read,
-                input: [.optional("prefix", .string(maxLength: 512), "Only keys that start so."), limit],
+                input: [
+                    .optional(
+                        "prefix", .string(maxLength: 512), "Only keys that start so.", default: "",
+                        role: .key(reachesBelow: true)), limit,
+                ],
                 output: entries),
             Verb(
                 name: "query", summary: "Finds values by a field", when: "To search stored objects.", effect: .read,

@@ -6,17 +6,20 @@ import KruxSandbox
 package struct ProcessRun: Capability {
     package static let declaration = CapabilityDeclaration(
         "process.run", "Runs a program, confined to the workspace and without network, and waits for it.",
-        whenToUse: "For builds, tests and tools; there is no shell unless you run one, such as `bash` with `-c`.",
+        whenToUse: "For builds, tests and tools; there is no shell unless you ask for one with `shell`.",
         effect: .destructive,
         sideEffects: ["the program may change anything in the workspace", "its output is returned"],
         tier: .approvalRequired,
         input: [
             .required(
                 "command", .string(minLength: 1, maxLength: 4096),
-                "The program: a name found on PATH, or a path in the workspace such as `./deploy.sh`."),
+                "The program: a name found on PATH, or a path in the workspace such as `./deploy.sh`.",
+                role: .command(arguments: "args", shell: "shell")),
             .optional(
                 "args", .array(.string(maxLength: 128 << 10), maxItems: 4096), "Its arguments, one each.",
                 default: []),
+            .optional(
+                "shell", .boolean, "Give `command` to `/bin/sh -c`; `args` must be empty then.", default: false),
             .optional("cwd", .path, "The working directory.", default: ".", role: .workingDirectory),
             .optional("timeout_seconds", .integer(1...3600), "Kill it after this long.", default: 60),
             .optional(
@@ -44,12 +47,21 @@ package struct ProcessRun: Capability {
         ])
 
     package struct Input: CapabilityInput {
-        let command: String, arguments: [String], directory: String, timeout: Int64, outputLimit: Int64
+        let command: String, arguments: [String], shell: Bool
+        let directory: String, timeout: Int64, outputLimit: Int64
         let environment: [String: String]
 
         package init(_ arguments: Arguments) throws(StructuredError) {
-            command = try arguments.text("command")
-            self.arguments = try arguments.texts("args")
+            let program = try arguments.text("command")
+            let words = try arguments.texts("args")
+            shell = try arguments.bool("shell")
+            if shell, !words.isEmpty {
+                throw StructuredError(
+                    .invalidArguments, "`args` has no place beside `shell`",
+                    recovery: ["Write the whole line into `command`, or leave `shell` out."])
+            }
+            command = shell ? "/bin/sh" : program
+            self.arguments = shell ? ["-c", program] : words
             directory = try arguments.text("cwd")
             timeout = try arguments.int("timeout_seconds")
             outputLimit = try arguments.int("max_output_bytes")
@@ -144,7 +156,12 @@ package struct ProcessRun: Capability {
     package func binding(_ input: Input, _ context: CallContext) throws(StructuredError) -> JSONObject {
         let workspace = context.workspace
         var files = JSONObject()
-        for text in [input.command] + input.arguments where text.utf8.count <= 4096 && !text.isEmpty {
+        var named = [input.command] + input.arguments
+        // Of a shell's text, whatever may be a file's name in it.
+        if input.shell {
+            named += (input.arguments.last ?? "").split { " \t\n;&|()<>\"'`$".contains($0) }.map(String.init)
+        }
+        for text in named where text.utf8.count <= 4096 && !text.isEmpty {
             let absolute = text.isAbsolutePath ? text : input.directory + "/" + text
             guard let path = try? workspace.canonicalise(absolute, followsLast: true),
                 let status = try? workspace.status(path), status.st_mode & S_IFMT == S_IFREG
