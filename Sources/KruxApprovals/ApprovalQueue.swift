@@ -64,7 +64,8 @@ package enum ApprovalQueue {
 
     /// Requests in a state, or all; oldest first.
     package static func list(
-        _ tx: any ReadTx, state: ApprovalState? = nil, agent: String? = nil, limit: Int64 = 1000
+        _ tx: any ReadTx, state: ApprovalState? = nil, agent: String? = nil, since: Timestamp? = nil,
+        limit: Int64 = 1000
     ) throws -> [ApprovalRequest] {
         var terms: [String] = []
         var arguments: [SQLValue] = []
@@ -75,6 +76,10 @@ package enum ApprovalQueue {
         if let agent {
             terms.append("agent = ?")
             arguments.append(.text(agent))
+        }
+        if let since {
+            terms.append("requested_at >= ?")
+            arguments.append(.int(since.microseconds))
         }
         let condition = terms.isEmpty ? "" : " WHERE " + terms.joined(separator: " AND ")
         return try tx.rows(

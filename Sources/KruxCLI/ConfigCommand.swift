@@ -79,21 +79,29 @@ struct ConfigCommand: AsyncParsableCommand {
         @Argument(help: "The files.") var files: [String]
 
         mutating func run() async throws {
+            var results: [JSONValue] = []
             var failed = false
             for (index, file) in files.enumerated() {
-                if index > 0 { Console.print("") }
+                if index > 0, !common.json { Console.print("") }
                 guard let data = FileManager.default.contents(atPath: file) else {
                     Console.printError("error: `\(file)` cannot be read")
                     failed = true
                     continue
                 }
                 do {
-                    Console.print(try PolicyReport(file: file, text: [UInt8](data), folder: policies()).text)
+                    let report = try PolicyReport(file: file, text: [UInt8](data), folder: policies())
+                    results.append(report.json)
+                    if !common.json { Console.print(report.text) }
                 } catch let errors as PolicyErrors {
                     failed = true
                     for diagnostic in errors.diagnostics { Console.printError("error: \(diagnostic)") }
+                    results.append([
+                        "file": .string(file), "valid": false,
+                        "errors": .strings(errors.diagnostics.map(\.description)),
+                    ])
                 }
             }
+            if common.json { Console.print(.array(results)) }
             if failed { throw KruxExit.badPolicy }
         }
 

@@ -12,7 +12,8 @@ package struct KruxOSCommand: AsyncParsableCommand {
         discussion: KruxExit.help, version: Engine.version,
         subcommands: [
             QuickstartCommand.self, ServeCommand.self, StatusCommand.self, AgentCommand.self, ApproveCommand.self,
-            AuditCommand.self, NotificationsCommand.self, WatchCommand.self, ConfigCommand.self, CallCommand.self,
+            AuditCommand.self, NotificationsCommand.self, WatchCommand.self, ConfigCommand.self, PolicyCommand.self,
+            CallCommand.self,
             MCPCommand.self,
         ])
 

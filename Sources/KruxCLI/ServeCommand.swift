@@ -23,6 +23,7 @@ struct ServeCommand: AsyncParsableCommand {
                 recovery: ["Stop it first, or give another home with --home."])
         }
         let engine = try Engine(home: home, log: log)
+        engine.watchPolicies()
         let gateway = Gateway(
             engine: engine,
             configuration: .init(host: listen.host, port: listen.port, supervisorPort: listen.supervisorPort), log: log)

@@ -71,6 +71,33 @@ extension CompiledPolicy {
         return judged[variant.ordinal]
     }
 
+    /// Whether the answer may hang on a value that the record hides and says nothing of: a condition that is asked reads
+    /// one without a recorded truth.
+    package func dependsOnHidden(_ facts: CallFacts) -> Bool {
+        guard facts.hidden != nil else { return false }
+        var tables = system + [organisation]
+        if let layer = agents[facts.agent] { tables += [layer.own] + layer.tightening }
+        func hides(_ condition: CompiledCondition) -> Bool {
+            switch condition {
+            case .test(let test, let id):
+                readsHidden(test, facts) && facts.hidden?.judged[conditionTexts[Int(id)]] == nil
+            case .all(let parts), .any(let parts): parts.contains(where: hides)
+            case .not(let part): hides(part)
+            }
+        }
+        var depends = false
+        forEachVariant(facts) { facts, variant in
+            for table in tables where !depends {
+                for rule in self.tables[table].chain(facts.capability) {
+                    let truth = truth(all: rule.conditions, facts, variant)
+                    if truth == .yes { break }
+                    if truth == .unknown, rule.conditions.contains(where: hides) { depends = true }
+                }
+            }
+        }
+        return depends
+    }
+
     /// Whether a test reads a value that the record hides. The size of hidden content is on record.
     func readsHidden(_ test: Condition.Test, _ facts: CallFacts) -> Bool {
         guard let names = facts.hidden?.names, !names.isEmpty, test.reads != .content else { return false }

@@ -144,7 +144,7 @@ extension CompiledPolicy {
         }
     }
 
-    private func decide(_ facts: CallFacts, _ variant: Variant, _ layer: AgentLayer?) -> Decision {
+    func decide(_ facts: CallFacts, _ variant: Variant, _ layer: AgentLayer?) -> Decision {
         let organisation = match(organisation, facts, variant)
         var own = Match()
         var tightening = Match()

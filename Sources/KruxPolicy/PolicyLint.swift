@@ -1,0 +1,144 @@
+import KruxCore
+
+/// What is right by the language and probably not meant.
+package struct PolicyLint {
+    package enum Kind: String, Sendable {
+        /// No call reaches the rule, because one above it answers for all its capabilities.
+        case unreachable
+        /// A rule above it matches whatever it matches.
+        case shadowed
+        /// An agent's rule that says something looser than the organisation's.
+        case relaxation
+        /// A capability that only `defaults` answers for.
+        case defaultOnly = "default_only"
+        /// A lock where nothing below could loosen the answer.
+        case needlessLock = "needless_lock"
+        /// A pattern that covers no capability, and other warnings of the compiler.
+        case compiler
+    }
+
+    package struct Finding: Sendable {
+        package let kind: Kind
+        package let location: SourceLocation
+        package let message: String
+    }
+
+    package static func findings(_ policy: CompiledPolicy) -> [Finding] {
+        var found: [Finding] = policy.warnings.map {
+            Finding(kind: .compiler, location: $0.location, message: $0.message + ($0.hint.map { "; \($0)" } ?? ""))
+        }
+        found += unreachable(policy)
+        found += relaxations(policy)
+        found += defaultOnly(policy)
+        found += needlessLocks(policy)
+        return found.sorted { $0.location < $1.location }
+    }
+
+    /// Rules that stand in no chain, and rules whose conditions one above them has fewer of.
+    private static func unreachable(_ policy: CompiledPolicy) -> [Finding] {
+        var reached = Array(repeating: false, count: policy.rules.count)
+        /// For each rule, the rule above that shadows it in each chain; nil once one chain does not.
+        var shadows: [Int: Int?] = [:]
+        for table in policy.tables {
+            for chain in table.chains {
+                for (place, rule) in chain.enumerated() {
+                    let index = Int(rule.index)
+                    reached[index] = true
+                    let conditions = policy.rules[index].conditions
+                    let above = chain[..<place].first { earlier in
+                        let theirs = policy.rules[Int(earlier.index)].conditions
+                        return theirs.allSatisfy { conditions.contains($0) }
+                    }
+                    if let above, shadows[index] == nil {
+                        shadows[index] = .some(Int(above.index))
+                    } else if above == nil {
+                        shadows[index] = .some(nil)
+                    }
+                }
+            }
+        }
+        return policy.rules.indices.compactMap { index in
+            let record = policy.rules[index]
+            if !reached[index] {
+                if record.isDefault { return nil }
+                return Finding(
+                    kind: .unreachable, location: record.location,
+                    message:
+                        "no call reaches this rule for `\(record.pattern)`: rules above it answer for all it covers")
+            }
+            guard case .some(.some(let above)) = shadows[index] else { return nil }
+            let other = policy.rules[above]
+            return Finding(
+                kind: .shadowed, location: record.location,
+                message:
+                    "whatever this rule for `\(record.pattern)` matches, `\(other.pattern)` at \(other.location.file):\(other.location.line) matches first"
+            )
+        }
+    }
+
+    private static func relaxations(_ policy: CompiledPolicy) -> [Finding] {
+        var found: [Finding] = []
+        let organisation = policy.tables[policy.organisation]
+        for (agent, layer) in policy.agents.sorted(by: { $0.key < $1.key }) {
+            var told: Set<Int32> = []
+            for capability in policy.capabilities.indices {
+                for rule in policy.tables[layer.own].chain(capability) {
+                    let strictest = organisation.chain(capability).max { $0.tier < $1.tier }
+                    guard let strictest, rule.tier < strictest.tier, told.insert(rule.index).inserted else { continue }
+                    let record = policy.rules[Int(rule.index)]
+                    let other = policy.rules[Int(strictest.index)]
+                    let binds = strictest.binds ? ", which binds: it has no effect where that one holds" : ""
+                    found.append(
+                        Finding(
+                            kind: .relaxation, location: record.location,
+                            message:
+                                "`\(record.pattern)` is \(rule.tier.name) for \(agent), looser than \(other.tier.name) at \(other.location.file):\(other.location.line)\(binds)"
+                        ))
+                }
+            }
+        }
+        return found
+    }
+
+    private static func defaultOnly(_ policy: CompiledPolicy) -> [Finding] {
+        let table = policy.tables[policy.organisation]
+        var names: [String] = []
+        var location = SourceLocation.nowhere
+        for (index, capability) in policy.capabilities.enumerated() {
+            guard let first = table.chain(index).first, policy.rules[Int(first.index)].isDefault else { continue }
+            names.append(capability.name)
+            location = policy.rules[Int(first.index)].location
+        }
+        if names.isEmpty { return [] }
+        let shown = names.prefix(8).joined(separator: ", ") + (names.count > 8 ? " and \(names.count - 8) more" : "")
+        return [
+            Finding(
+                kind: .defaultOnly, location: location,
+                message: "\(names.count) capabilities have no rule and get the default: \(shown)")
+        ]
+    }
+
+    private static func needlessLocks(_ policy: CompiledPolicy) -> [Finding] {
+        let inOrganisation = Set(policy.tables[policy.organisation].chains.joined().map { Int($0.index) })
+        return policy.rules.enumerated().compactMap { index, record in
+            guard record.locked else { return nil }
+            let why: String
+            if record.tier == .blocked {
+                why = "what is blocked binds anyway, and no grant reaches it"
+            } else if record.layer == .system {
+                why = "nothing loosens the system layer"
+            } else if record.tier == .autonomous {
+                why = "nothing is looser than autonomous"
+            } else if record.layer == .organisation, inOrganisation.contains(index), policy.tightenOnly,
+                record.tier < .approvalRequired
+            {
+                why = "`agent_overrides: tighten_only` binds every rule, and grants answer only approvals"
+            } else {
+                return nil
+            }
+            return Finding(
+                kind: .needlessLock, location: record.location,
+                message: "the lock on `\(record.pattern)` does nothing: \(why)")
+        }
+    }
+}
