@@ -116,7 +116,9 @@ let package = Package(
             swiftSettings: swiftSettings),
 
         // Tests. EndToEndTests starts the real binary, so it is built with them.
-        .target(name: "KruxTestSupport", path: "Tests/KruxTestSupport", swiftSettings: swiftSettings),
+        .target(
+            name: "KruxTestSupport", dependencies: [sqlite], path: "Tests/KruxTestSupport", swiftSettings: swiftSettings
+        ),
         tests("KruxCoreTests", ["KruxCore"]),
         tests("KruxPolicyTests", ["KruxCore", "KruxPolicy", "KruxPolicies", "KruxCapabilities"]),
         tests("KruxStoreTests", ["KruxStore", "KruxTestSupport", sqlite, log]),
@@ -128,8 +130,8 @@ let package = Package(
         tests(
             "KruxEngineTests",
             [
-                "KruxCore", "KruxAudit", "KruxStore", "KruxApprovals", "KruxCapabilities", "KruxEngine",
-                "KruxTestSupport", log,
+                "KruxCore", "KruxPolicy", "KruxRegistry", "KruxAudit", "KruxStore", "KruxApprovals", "KruxCapabilities",
+                "KruxEngine", "KruxTestSupport", log,
             ]),
         tests("EndToEndTests", ["KruxCore", "KruxTestSupport", "kruxos"]),
     ],
