@@ -29,8 +29,8 @@ package enum ArgumentRole: Sendable, Equatable {
     /// `utf8` or `base64`.
     case content(encoding: String)
     /// The program to execute; `command` and its kin read it. `arguments` names the argument with its words, `shell`
-    /// the one that makes the program's text a shell's.
-    case command(arguments: String, shell: String)
+    /// the one that makes the program's text a shell's, `environment` the one with its variables.
+    case command(arguments: String, shell: String, environment: String)
     /// An absolute URL; `url_prefix`, `host` and `port` read it.
     case url
     /// A host name or address.

@@ -134,10 +134,15 @@ package struct WallClock: Sendable {
     package let now: @Sendable () -> Timestamp
     /// Microseconds of a clock that only goes forward.
     package let monotonic: @Sendable () -> Int64
+    /// Names the run of the machine that `monotonic` counts from.
+    package let boot: String
 
-    package init(now: @escaping @Sendable () -> Timestamp, monotonic: @escaping @Sendable () -> Int64) {
+    package init(
+        now: @escaping @Sendable () -> Timestamp, monotonic: @escaping @Sendable () -> Int64, boot: String
+    ) {
         self.now = now
         self.monotonic = monotonic
+        self.boot = boot
     }
 }
 

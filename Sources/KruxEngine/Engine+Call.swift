@@ -314,6 +314,7 @@ extension Engine {
             if let reservation { windows.release(reservation) }
             throw error
         }
+        if let reservation { windows.written(reservation) }
         if let event { events.publish(event) }
         return seq
     }

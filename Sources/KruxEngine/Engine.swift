@@ -59,7 +59,14 @@ package final class Engine: Sendable {
     package static let systemClock = WallClock(
         now: { Timestamp(microseconds: microseconds(CLOCK_REALTIME)) },
         // Goes on while the machine sleeps, as windows do.
-        monotonic: { microseconds(CLOCK_BOOTTIME) })
+        monotonic: { microseconds(CLOCK_BOOTTIME) }, boot: bootID)
+
+    /// The kernel's name for this run of the machine; one of this process's own where there is none to read.
+    private static let bootID: String = {
+        let read = (try? String(contentsOfFile: "/proc/sys/kernel/random/boot_id", encoding: .utf8)) ?? ""
+        let id = read.filter { $0.isHexDigit || $0 == "-" }
+        return id.isEmpty ? "process-\(randomBytes(8).hex)" : id
+    }()
 
     private static func microseconds(_ clock: clockid_t) -> Int64 {
         var time = timespec()
@@ -104,8 +111,10 @@ package final class Engine: Sendable {
             let sessions = sessions
             try store.read { try sessions.resume($0, now: now) }
             windows = try store.read {
-                try RateWindows($0, wall: now.microseconds, monotonic: clock.monotonic)
+                try RateWindows($0, wall: now.microseconds, boot: clock.boot, monotonic: clock.monotonic)
             }
+            let windows = windows
+            try store.writer.writeAndWait { try windows.storeAnchor($0) }
             try Recovery(store: store, audit: audit).run(now: now)
         } catch {
             try? store.close()

@@ -78,6 +78,11 @@ struct PolicyLoader {
             }
         }
         let form = compiled.form
+        // What is stored must be what decides, before it is in force.
+        let read = try CompiledPolicy(form: form, catalogue: Capabilities.catalogue)
+        guard read.form == form else {
+            throw StructuredError(.internalError, "the compiled policy does not read back as it was written")
+        }
         let digest = sha256(form)
         let finalBundle = bundle
         let audit = audit
@@ -98,8 +103,7 @@ struct PolicyLoader {
         }
         return Loaded(
             policy: Engine.ActivePolicy(
-                compiled: try CompiledPolicy(form: form, catalogue: Capabilities.catalogue), bundle: bundle,
-                version: version, digest: digest), problem: problem, changed: true)
+                compiled: read, bundle: bundle, version: version, digest: digest), problem: problem, changed: true)
     }
 
     /// The stored version ready to decide; nil when it must be compiled again because capabilities have changed since.

@@ -122,7 +122,7 @@ package struct PolicySuggestion: Sendable {
                 if !result.contains(where: { $0.utf8Equals(condition) }) { result.append(condition) }
             }
             let lines = calls.compactMap { facts -> [String]? in
-                if facts.lines.count == 1, case .words(let words) = facts.lines[0] { words } else { nil }
+                if facts.lines.count == 1, case .words(let words, _) = facts.lines[0] { words } else { nil }
             }
             // Three words, two, and the program alone where it never had any others.
             for length in [3, 2, 1] {

@@ -88,7 +88,10 @@ package enum RecordedFacts {
         facts.contentSize = json["content_size"]?.int
         if let hidden {
             let judged = (hidden["judged"]?.object?.members ?? []).map { member in
-                (member.key, (member.value.string ?? "").map { $0 == "y" ? Truth.yes : $0 == "n" ? .no : .unknown })
+                (
+                    Array(member.key.utf8),
+                    (member.value.string ?? "").map { $0 == "y" ? Truth.yes : $0 == "n" ? .no : .unknown }
+                )
             }
             // Paths are on record themselves.
             facts.hidden = CallFacts.HiddenValues(

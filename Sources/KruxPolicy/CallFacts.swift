@@ -69,12 +69,12 @@ package struct CallFacts: Sendable {
     package struct HiddenValues: Sendable, Equatable {
         /// Arguments whose recorded value is not the one that was decided on.
         package let names: Set<String>
-        /// For each condition that read one: its truth for each combination of values, in the order of the decision.
-        package let judged: [String: [Truth]]
+        /// For each condition that read one, by the bytes of its text: its truth for each combination of values, in the order of the decision.
+        package let judged: [[UInt8]: [Truth]]
         /// Paths, command lines and recipients there were.
         package let counts: [Int]
 
-        package init(names: Set<String>, judged: [String: [Truth]], counts: [Int]) {
+        package init(names: Set<String>, judged: [[UInt8]: [Truth]], counts: [Int]) {
             self.names = names
             self.judged = judged
             self.counts = counts
@@ -117,13 +117,16 @@ package struct CallFacts: Sendable {
             contentSize =
                 arguments[encoding]?.string == "base64"
                 ? Base64.decode(text).map { Int64($0.count) } : Int64(text.utf8.count)
-        case .command(let words, let shell):
+        case .command(let words, let shell, let environment):
             guard let text = value.string else { break }
             if arguments[shell]?.bool ?? false {
                 lines = CommandLine.commands(ofShellText: text)
             } else if let rest = arguments[words]?.array {
                 lines = CommandLine.commands(of: [text] + rest.compactMap(\.string))
             }
+            // A variable may decide what a program loads, or what its name means.
+            let names = arguments[environment]?.object?.keys ?? []
+            if !lines.isEmpty, names.contains(where: CommandLine.isRisky) { lines.append(.opaque) }
         case .url:
             guard let text = value.string else { break }
             address = WebAddress(text)

@@ -2,67 +2,128 @@ import KruxCore
 
 /// One command as it will be executed: the program and its words, or something that rules on commands cannot judge.
 package enum CommandLine: Sendable, Equatable {
-    case words([String])
+    /// `via`: the shells, as they are called, whose text it stands in. They run, too, but what they do is what their
+    /// text says; a rule that names one of them cannot be judged.
+    case words([String], via: [[String]] = [])
     case opaque
 
     /// The words as a shell would read them back: joined by blanks, quoted where a plain word would say something else.
     package static func joined(_ words: [String]) -> String {
         words.map { word in
-            let plain = !word.isEmpty && word.utf8.allSatisfy { ShellText.isPlain($0) }
-            return plain
-                ? word
-                : "'" + word.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
+            let plain = !word.isEmpty && word.utf8.allSatisfy { ShellText.isPlain($0) || $0 >= 0x80 }
+            if plain { return word }
+            let parts = word.split(separator: "'", omittingEmptySubsequences: false)
+            return "'" + parts.joined(separator: "'\\''") + "'"
         }.joined(separator: " ")
     }
 }
 
 extension CommandLine {
-    private static let shells = ["sh", "bash", "dash", "zsh", "ksh", "mksh", "ash"]
+    /// Shells whose language is the one that `ShellText` knows.
+    private static let shells: Set<String> = ["sh", "bash", "dash", "ash", "rbash"]
+    /// Shells with a language of their own, or with words before a command that change what it is.
+    private static let otherShells: Set<String> = [
+        "zsh", "rzsh", "ksh", "rksh", "mksh", "lksh", "pdksh", "yash", "posh", "csh", "tcsh", "fish", "pwsh", "nu",
+        "elvish",
+        "xonsh",
+    ]
+    /// Programs that run others in ways that are not followed here.
+    private static let launchers: Set<String> = [
+        "script", "flock", "ionice", "unshare", "taskset", "setpriv", "chrt", "prlimit", "su", "runuser", "chroot",
+        "nsenter", "watch", "parallel", "strace", "ltrace", "gdb", "toybox", "setarch", "linux32", "linux64", "expect",
+        "systemd-run", "dbus-run-session", "start-stop-daemon", "capsh", "bwrap", "firejail", "proot", "fakeroot",
+        "unbuffer", "rlwrap", "ld.so",
+    ]
     private static let maxDepth = 8
     /// More commands than this in one line are no line that anybody reads.
     static let maxCommands = 256
 
+    /// Variables that change how a program looks, not what it does.
+    private static let plainVariables: Set<String> = [
+        "LANG", "LANGUAGE", "TZ", "TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "CI",
+        "DEBIAN_FRONTEND", "NODE_ENV", "RUST_BACKTRACE", "RUST_LOG", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE",
+        "SOURCE_DATE_EPOCH",
+    ]
+
+    /// Whether a variable may decide what a program loads or runs: all may but a few.
+    package static func isRisky(variable name: String) -> Bool {
+        !plainVariables.contains(name) && !name.hasPrefix("LC_")
+    }
+
     /// Everything that `words` executes: itself, what it wraps, and the commands of a shell's text.
     package static func commands(of words: [String]) -> [CommandLine] {
-        var found: [CommandLine] = []
-        collect(words, &found, depth: 0)
-        return found.count > maxCommands ? [.opaque] : found
+        var search = Search()
+        search.collect(words, depth: 0, inShell: false)
+        return search.result
     }
 
-    /// The commands of a text given to a shell.
+    /// The commands of a text given to `/bin/sh -c`.
     package static func commands(ofShellText text: String) -> [CommandLine] {
-        var found: [CommandLine] = []
-        collect(text: text, &found, depth: 0)
-        return found.count > maxCommands ? [.opaque] : found
+        var search = Search()
+        search.collect(text: text, by: ["/bin/sh", "-c", text], depth: 0)
+        return search.result
     }
 
-    private static func collect(text: String, _ found: inout [CommandLine], depth: Int) {
-        guard let segments = ShellText.segments(of: text), depth < maxDepth else { return found.append(.opaque) }
-        for segment in segments where found.count <= maxCommands { collect(segment, &found, depth: depth + 1) }
+    private struct Search {
+        private var found: [CommandLine] = []
+        private var via: [[String]] = []
+
+        var result: [CommandLine] { found.count > maxCommands ? [.opaque] : found }
+
+        mutating func collect(text: String, by shell: [String], depth: Int) {
+            guard let segments = ShellText.segments(of: text), depth < maxDepth else { return found.append(.opaque) }
+            via.append(shell)
+            for segment in segments where found.count <= maxCommands {
+                collect(segment, depth: depth + 1, inShell: true)
+            }
+            via.removeLast()
+        }
+
+        /// - Parameter inShell: whether a shell reads the words, so that its builtins and keywords are no programs.
+        mutating func collect(_ words: [String], depth: Int, inShell: Bool) {
+            guard let program = words.first, depth < maxDepth, found.count <= maxCommands,
+                !(inShell && ShellText.isNoProgram(words))
+            else { return found.append(.opaque) }
+            let name = CommandLine.lastComponent(program)
+            if shells.contains(name) {
+                switch shellText(Array(words.dropFirst())) {
+                case .text(let text): return collect(text: text, by: words, depth: depth)
+                case .script: return found.append(.words(words, via: via))
+                case .unclear:
+                    found.append(.words(words, via: via))
+                    return found.append(.opaque)
+                }
+            }
+            found.append(.words(words, via: via))
+            if let wrapper = Wrapper.known[name] {
+                switch wrapper.inner(Array(words.dropFirst())) {
+                case .command(let inner, let clear):
+                    collect(inner, depth: depth + 1, inShell: inShell)
+                    if !clear { found.append(.opaque) }
+                case .nothing: break
+                case .unclear: found.append(.opaque)
+                }
+            } else if CommandLine.runsOthers(name, words) {
+                found.append(.opaque)
+            }
+        }
     }
 
-    private static func collect(_ words: [String], _ found: inout [CommandLine], depth: Int) {
-        guard let program = words.first, depth < maxDepth, found.count <= maxCommands else {
-            return found.append(.opaque)
+    static func lastComponent(_ program: String) -> String {
+        program.utf8.split(separator: UInt8(ascii: "/")).last.map { String(Substring($0)) } ?? program
+    }
+
+    private static func runsOthers(_ name: String, _ words: [String]) -> Bool {
+        if otherShells.contains(name) || launchers.contains(name) || name.hasPrefix("ld-linux")
+            || name.hasPrefix("ld-musl")
+        {
+            return true
         }
-        let name = program.utf8.split(separator: UInt8(ascii: "/")).last.map { String(Substring($0)) } ?? program
-        if shells.contains(where: { $0.utf8Equals(name) }) {
-            switch shellText(Array(words.dropFirst())) {
-            case .text(let text): return collect(text: text, &found, depth: depth)
-            case .script: return found.append(.words(words))
-            case .unclear:
-                found.append(.words(words))
-                return found.append(.opaque)
-            }
-        }
-        found.append(.words(words))
-        if let wrapper = Wrapper.known[name] {
-            switch wrapper.inner(Array(words.dropFirst())) {
-            case .command(let inner): collect(inner, &found, depth: depth + 1)
-            case .nothing: break
-            case .unclear: found.append(.opaque)
-            }
-        }
+        // `bash5`, `dash-0.5`.
+        let stem = String(name.prefix { $0.isLetter })
+        if stem.utf8.count < name.utf8.count, shells.contains(stem) || otherShells.contains(stem) { return true }
+        if name == "find" { return words.contains { ["-exec", "-execdir", "-ok", "-okdir"].contains($0) } }
+        return false
     }
 
     private enum ShellArguments {
@@ -70,19 +131,24 @@ extension CommandLine {
     }
 
     /// `-c TEXT` in the forms people write: `-c`, `-lc`, `-e -u -c`; and a script file, which is an argument like any
-    /// other.
+    /// other. Options go on after a `-c`, and the text is the first word that is none.
     private static func shellText(_ arguments: [String]) -> ShellArguments {
-        for (index, word) in arguments.enumerated() {
+        var givesText = false
+        for word in arguments {
             let bytes = Array(word.utf8)
-            guard bytes.first == UInt8(ascii: "-"), bytes.count > 1 else { return .script }
-            let letters = bytes.dropFirst()
-            guard letters.allSatisfy({ "ceilux".utf8.contains($0) }) else { return .unclear }
-            if letters.contains(UInt8(ascii: "c")) {
+            guard bytes.first == UInt8(ascii: "-") || bytes.first == UInt8(ascii: "+") else {
                 // Words after the text are its `$0`, `$1`, …, which a plain text cannot read.
-                return index + 1 < arguments.count ? .text(arguments[index + 1]) : .unclear
+                if givesText { return .text(word) }
+                // A file that is its input, by another name.
+                let input = ["/dev/", "/proc/"].contains { word.hasPrefix($0) }
+                return input || word.isEmpty ? .unclear : .script
             }
+            let letters = bytes.dropFirst()
+            guard bytes.first == UInt8(ascii: "-"), !letters.isEmpty, letters.allSatisfy({ "ceilux".utf8.contains($0) })
+            else { return .unclear }
+            if letters.contains(UInt8(ascii: "c")) { givesText = true }
         }
-        // A shell that reads commands from its input.
+        // A shell that reads commands from its input, or a text that is missing.
         return .unclear
     }
 }
@@ -96,14 +162,19 @@ private struct Wrapper {
     var operands = 0
     /// `env NAME=VALUE make`.
     var assignments = false
+    /// It gives the command words that nobody sees here.
+    var addsWords = false
 
     enum Inner {
-        case command([String]), nothing, unclear
+        /// `clear`: whether the words are all there is to it.
+        case command([String], clear: Bool)
+        case nothing, unclear
     }
 
     func inner(_ arguments: [String]) -> Inner {
         var rest = arguments[...]
-        while let word = rest.first, word.utf8.first == UInt8(ascii: "-"), word.utf8.count > 1 {
+        var clear = !addsWords
+        while let word = rest.first, word.utf8.first == UInt8(ascii: "-") {
             rest.removeFirst()
             if word.utf8Equals("--") { break }
             if flags.contains(word) { continue }
@@ -114,14 +185,17 @@ private struct Wrapper {
             return .unclear
         }
         if assignments {
-            while let word = rest.first, word.utf8.contains(UInt8(ascii: "=")) { rest.removeFirst() }
+            while let word = rest.first, let mark = word.firstIndex(of: "=") {
+                if CommandLine.isRisky(variable: String(word[..<mark])) { clear = false }
+                rest.removeFirst()
+            }
         }
         for _ in 0..<operands where rest.popFirst() == nil { return .nothing }
-        return rest.isEmpty ? .nothing : .command(Array(rest))
+        return rest.isEmpty ? .nothing : .command(Array(rest), clear: clear)
     }
 
     static let known: [String: Wrapper] = [
-        "env": Wrapper(flags: ["-i", "-0"], valued: ["-u", "-C"], assignments: true),
+        "env": Wrapper(flags: ["-i", "-0", "-"], valued: ["-u", "-C"], assignments: true),
         "nice": Wrapper(flags: [], valued: ["-n"]),
         "nohup": Wrapper(flags: [], valued: []),
         "timeout": Wrapper(
@@ -132,7 +206,7 @@ private struct Wrapper {
         "command": Wrapper(flags: ["-p"], valued: []),
         "exec": Wrapper(flags: ["-c", "-l"], valued: ["-a"]),
         "xargs": Wrapper(
-            flags: ["-0", "-r", "-t"], valued: ["-n", "-P", "-L", "-s", "-a", "-d", "-E", "-I"]),
+            flags: ["-0", "-r", "-t"], valued: ["-n", "-P", "-L", "-s", "-a", "-d", "-E", "-I"], addsWords: true),
         "sudo": Wrapper(flags: ["-n", "-E", "-H", "-b"], valued: ["-u", "-g"], assignments: true),
         "doas": Wrapper(flags: ["-n"], valued: ["-u"]),
         "busybox": Wrapper(flags: [], valued: []),
@@ -148,7 +222,8 @@ private struct Wrapper {
 ///     word      = part { part }
 ///     part      = plain | "'" { any but "'" } "'" | '"' { literal } '"' | "\" plain-or-sign
 ///     literal   = any but '"', "\", "$", "`", "!" and newline
-///     plain     = letters, digits, and any of  _ - . , / : = @ % +  and bytes of other scripts
+///     plain     = ASCII letters, digits, and any of  _ - . , / : = @ % +  (other scripts in quotes: in some locales a
+///                 byte of theirs is a blank)
 ///
 /// So there are no expansions (`$`, `` ` ``, `~`, `*`, `?`, `[`, `{`), no redirections, groups, comments, line
 /// continuations or history; the first word of a segment is no assignment, keyword, or builtin that reads or runs
@@ -157,7 +232,7 @@ package enum ShellText {
     static func isPlain(_ byte: UInt8) -> Bool {
         switch byte {
         case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-            UInt8(ascii: "0")...UInt8(ascii: "9"), 0x80...:
+            UInt8(ascii: "0")...UInt8(ascii: "9"):
             true
         default: "_-.,/:=@%+".utf8.contains(byte)
         }
@@ -167,8 +242,21 @@ package enum ShellText {
         "if", "then", "else", "elif", "fi", "do", "done", "case", "esac", "while", "until", "for", "in", "function",
         "select", "coproc", "eval", "source", ".", "alias", "unalias", "trap", "set", "shopt", "builtin",
         "declare", "typeset", "local", "export", "readonly", "read", "mapfile", "readarray", "enable", "fc", "bind",
-        "complete", "hash", "unset", "shift", "getopts", "let",
+        "complete", "compgen", "compopt", "hash", "unset", "shift", "getopts", "let", "noglob", "nocorrect", "repeat",
+        "emulate", "-",
     ]
+
+    /// Whether a shell takes the words for something else than a program: a keyword, a builtin that reads or runs
+    /// something of its own, an assignment, or an arithmetic that runs what is quoted in it.
+    static func isNoProgram(_ words: [String]) -> Bool {
+        guard let first = words.first else { return true }
+        if notCommands.contains(first) || first.utf8.contains(UInt8(ascii: "=")) { return true }
+        if first == "test" || first == "printf", words.contains("-v") { return true }
+        return words.contains { word in
+            word.utf8.contains(UInt8(ascii: "["))
+                && (word.utf8.contains(UInt8(ascii: "`")) || word.firstRange(of: "$(") != nil)
+        }
+    }
 
     /// The words of each command in order; nil when the text cannot be judged.
     package static func segments(of text: String) -> [[String]]? {
@@ -230,7 +318,7 @@ package enum ShellText {
                 index += 1
                 word = (word ?? []) + part
             case UInt8(ascii: "\\"):
-                guard index < bytes.count, bytes[index] > 0x20, bytes[index] < 0x7F || isPlain(bytes[index]) else {
+                guard index < bytes.count, bytes[index] > 0x20, bytes[index] < 0x7F else {
                     return nil
                 }
                 word = (word ?? []) + [bytes[index]]
@@ -241,10 +329,8 @@ package enum ShellText {
         }
         if !endSegment(), open { return nil }
         guard !segments.isEmpty else { return nil }
-        for segment in segments {
-            // An assignment changes what the command reads; a keyword or builtin is no program.
-            if segment[0].utf8.contains(UInt8(ascii: "=")) || notCommands.contains(segment[0]) { return nil }
-        }
+        // An assignment changes what the command reads; a keyword or builtin is no program.
+        if segments.contains(where: isNoProgram) { return nil }
         return segments
     }
 }

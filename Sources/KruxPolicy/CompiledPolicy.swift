@@ -76,8 +76,10 @@ package struct CompiledPolicy: Sendable {
             return kinds.flatMap { kind in
                 declaration.arguments(readBy: kind).flatMap {
                     property -> [(reads: Condition.Test.Reads, name: String)] in
-                    // A command line is the program and its words.
-                    if case .command(let words, _) = property.role { return [(kind, property.name), (kind, words)] }
+                    // A command line is the program, its words and its variables.
+                    if case .command(let words, let shell, let environment) = property.role {
+                        return [property.name, words, shell, environment].map { (kind, $0) }
+                    }
                     return [(kind, property.name)]
                 }
             }

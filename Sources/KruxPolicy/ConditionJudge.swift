@@ -65,7 +65,7 @@ extension CompiledPolicy {
     /// What a record says of a test whose value it hides; nil for a value that it shows.
     private func recordedTruth(_ test: Condition.Test, _ id: Int32, _ facts: CallFacts, _ variant: Variant) -> Truth? {
         guard let hidden = facts.hidden, readsHidden(test, facts) else { return nil }
-        guard let judged = hidden.judged[conditionTexts[Int(id)]], variant.ordinal < judged.count else {
+        guard let judged = hidden.judged[Array(conditionTexts[Int(id)].utf8)], variant.ordinal < judged.count else {
             return .unknown
         }
         return judged[variant.ordinal]
@@ -80,7 +80,7 @@ extension CompiledPolicy {
         func hides(_ condition: CompiledCondition) -> Bool {
             switch condition {
             case .test(let test, let id):
-                readsHidden(test, facts) && facts.hidden?.judged[conditionTexts[Int(id)]] == nil
+                readsHidden(test, facts) && facts.hidden?.judged[Array(conditionTexts[Int(id)].utf8)] == nil
             case .all(let parts), .any(let parts): parts.contains(where: hides)
             case .not(let part): hides(part)
             }
@@ -149,19 +149,19 @@ extension CompiledPolicy {
             guard let size = facts.contentSize else { return .unknown }
             return Truth(comparison.holds(size, bound))
         case .command(let names):
-            guard let words = Self.words(facts, variant), let program = words.first else { return .unknown }
-            return Self.any(names) { Self.isCalled(program, $0) }
+            return Self.judge(facts, variant) { words in Self.any(names) { Self.isCalled(words[0], $0) } }
         case .commandPrefix(let prefixes):
-            guard let words = Self.words(facts, variant) else { return .unknown }
-            return Self.any(prefixes) { Self.begins(words, with: $0) }
+            return Self.judge(facts, variant) { words in Self.any(prefixes) { Self.begins(words, with: $0) } }
         case .commandGlob(let globs):
-            guard let words = Self.words(facts, variant) else { return .unknown }
-            let line = CommandLine.joined(words)
-            let byName = Self.lineByName(words)
-            return Self.any(globs) { $0.fits(line) ? .yes : byName.map($0.fits) ?? false ? .unknown : .no }
+            return Self.judge(facts, variant) { words in
+                let line = CommandLine.joined(words)
+                let byName = Self.lineByName(words)
+                return Self.any(globs) { $0.fits(line) ? .yes : byName.map($0.fits) ?? false ? .unknown : .no }
+            }
         case .argsContain(let wanted):
-            guard let words = Self.words(facts, variant) else { return .unknown }
-            return Self.any(wanted) { text in Truth(words.dropFirst().contains { $0.utf8Equals(text) }) }
+            return Self.judge(facts, variant) { words in
+                Self.any(wanted) { text in Truth(words.dropFirst().contains { $0.utf8Equals(text) }) }
+            }
         case .host(let wanted):
             guard let host = facts.host else { return .unknown }
             return Self.any(wanted) { Truth(WebAddress.matches(host, $0)) }
@@ -177,7 +177,11 @@ extension CompiledPolicy {
         case .recipient(let addresses):
             guard variant.recipient < facts.recipients.count else { return .unknown }
             let recipient = facts.recipients[variant.recipient]
-            return Self.any(addresses) { Truth($0.utf8Equals(recipient.text)) }
+            return Self.any(addresses) {
+                if $0.utf8Equals(recipient.text) { return .yes }
+                // An address in a form that mail programs read differently may be any.
+                return recipient.domain == nil && recipient.text.utf8.contains(UInt8(ascii: "@")) ? .unknown : .no
+            }
         case .recipientDomain(let domains):
             guard variant.recipient < facts.recipients.count,
                 let domain = facts.recipients[variant.recipient].domain
@@ -248,17 +252,22 @@ extension CompiledPolicy {
         return result
     }
 
-    private static func words(_ facts: CallFacts, _ variant: Variant) -> [String]? {
-        guard variant.line < facts.lines.count, case .words(let words) = facts.lines[variant.line] else { return nil }
-        return words
+    /// Judges the command, and the shells it is given to: what names one of those may be meant for this call or not.
+    private static func judge(_ facts: CallFacts, _ variant: Variant, _ test: ([String]) -> Truth) -> Truth {
+        guard variant.line < facts.lines.count, case .words(let words, let via) = facts.lines[variant.line],
+            !words.isEmpty
+        else { return .unknown }
+        let own = test(words)
+        if own == .no, via.contains(where: { test($0) != .no }) { return .unknown }
+        return own
     }
 
-    /// A program called by a path may or may not be the one that its name means.
+    /// A program called by another path than the rule's may or may not be the one that is meant.
     private static func isCalled(_ program: String, _ name: String) -> Truth {
         if program.utf8Equals(name) { return .yes }
         let slash = UInt8(ascii: "/")
-        guard !name.utf8.contains(slash), let last = program.utf8.lastIndex(of: slash) else { return .no }
-        return program.utf8[program.utf8.index(after: last)...].elementsEqual(name.utf8) ? .unknown : .no
+        guard program.utf8.contains(slash) || name.utf8.contains(slash) else { return .no }
+        return CommandLine.lastComponent(program).utf8Equals(CommandLine.lastComponent(name)) ? .unknown : .no
     }
 
     /// The line with its program by name, when it is called by a path.

@@ -224,7 +224,9 @@ extension NodeReader {
     private mutating func minute(_ node: YAMLNode, _ key: String) -> Int64? {
         if let text = word(node) {
             let parts = text.split(separator: ":", omittingEmptySubsequences: false)
-            if parts.count == 2, parts.allSatisfy({ $0.utf8.count == 2 }), let hour = UInt8(parts[0]),
+            if parts.count == 2,
+                parts.allSatisfy({ $0.utf8.count == 2 && $0.utf8.allSatisfy { (48...57).contains($0) } }),
+                let hour = UInt8(parts[0]),
                 let minute = UInt8(parts[1]), hour < 24 && minute < 60 || hour == 24 && minute == 0
             {
                 return Int64(hour) * 60 + Int64(minute)

@@ -39,7 +39,7 @@ package struct Decision: Sendable, Equatable {
 
 extension CompiledPolicy {
     /// More combinations of values than this are not decided one by one.
-    static let maxVariants = 20_000
+    static let maxVariants = 2_000
 
     /// Decides a call, rate limits aside. A pure function of the policy and the facts; a call with several values for
     /// one condition is decided once for each, and the strictest answer stands. Without allocation for a call with one

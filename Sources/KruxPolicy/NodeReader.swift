@@ -39,16 +39,19 @@ struct NodeReader {
     mutating func integer(
         _ node: YAMLNode, _ key: String, _ range: ClosedRange<Int64>, _ what: String, hint: String? = nil
     ) -> Int64? {
-        if case .scalar(let text, true) = node.content, let value = Int64(text), range.contains(value) {
+        if case .scalar(let text, true) = node.content, let value = Self.number(text), range.contains(value) {
             return value
         }
         fail(node, "`\(key)` needs \(what)", hint: hint)
         return nil
     }
 
+    /// A number in the one way to write it: `010` is eight to some readers and ten to others.
+    static func number(_ text: String) -> Int64? { Int64(text).flatMap { "\($0)".utf8Equals(text) ? $0 : nil } }
+
     /// Seconds: a number, or `90s`, `15m`, `1h`, `7d`.
     mutating func seconds(_ node: YAMLNode, _ key: String, atMost most: Int64) -> Int64? {
-        if case .scalar(let text, _) = node.content, let value = Int64(text) ?? HumanDuration(text)?.seconds,
+        if case .scalar(let text, _) = node.content, let value = Self.number(text) ?? HumanDuration(text)?.seconds,
             (1...most).contains(value)
         {
             return value
@@ -107,8 +110,9 @@ struct NodeReader {
             fail(node, "`\(key)` is not supported by this version of KruxOS", hint: "remove it: a key is never ignored")
             return
         }
+        // The first few say enough: a hostile file holds many.
         let hint =
-            nearest(to: key, among: known).map { "did you mean `\($0)`?" }
+            (mistakes.count < 20 ? nearest(to: key, among: known).map { "did you mean `\($0)`?" } : nil)
             ?? "known here: \(known.joined(separator: ", "))"
         fail(node, "unknown key `\(key)`", hint: hint)
     }
@@ -122,7 +126,7 @@ extension YAMLNode {
             guard plain else { return .string(text) }
             if text == "true" { return true }
             if text == "false" { return false }
-            if let number = Int64(text), "\(number)" == text, abs(number) <= JSONValue.maxInteger {
+            if let number = NodeReader.number(text), number.magnitude <= JSONValue.maxInteger.magnitude {
                 return .int(number)
             }
             return .string(text)

@@ -202,7 +202,8 @@ indirect enum PatternTree: Sendable {
         case .set: return 1
         case .sequence(let parts), .choice(let parts): return parts.reduce(0) { min($0 + $1.size, 1 << 20) }
         case .repeated(let part, let least, let most):
-            return min(part.size * max(1, most ?? least + 1), 1 << 20)
+            // Repeating nothing builds nothing, and still takes its time.
+            return min(max(1, part.size) * max(1, most ?? least + 1), 1 << 20)
         }
     }
 

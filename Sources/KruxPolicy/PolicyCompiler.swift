@@ -267,7 +267,10 @@ package struct PolicyCompiler {
     /// A pattern that covers nothing is a warning; a condition that no covered capability can be judged by, an error.
     private mutating func check(_ rule: Rule, _ covered: [Int], _ errors: inout [PolicyDiagnostic]) {
         if covered.isEmpty {
-            let hint = nearest(to: rule.pattern.text, among: catalogue.names).map { "did you mean `\($0)`?" }
+            // The first few say enough.
+            let hint =
+                warnings.count < 20
+                ? nearest(to: rule.pattern.text, among: catalogue.names).map { "did you mean `\($0)`?" } : nil
             warnings.append(
                 PolicyDiagnostic(rule.location, "`\(rule.pattern.text)` covers no capability", hint: hint))
             return
@@ -290,13 +293,14 @@ extension SourceLocation {
 /// The distinct texts of tests, by id.
 struct ConditionTexts {
     private(set) var all: [String] = []
-    private var ids: [String: Int32] = [:]
+    /// By bytes: strings compare by canonical equivalence.
+    private var ids: [[UInt8]: Int32] = [:]
 
     mutating func id(of condition: Condition) -> Int32 {
-        let text = JSONValue.object(condition.source).canonicalText
+        let text = condition.source.canonicalBytes()
         if let known = ids[text] { return known }
         ids[text] = Int32(all.count)
-        all.append(text)
+        all.append(String(decoding: text, as: UTF8.self))
         return Int32(all.count - 1)
     }
 }

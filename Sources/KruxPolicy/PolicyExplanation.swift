@@ -278,7 +278,7 @@ package struct PolicyEdit: Sendable {
             case .gt: return scalar(size > 0 ? "\(size - 1)" : nil)
             }
         case .command:
-            if case .words(let words)? = facts.lines.first { return scalar(words.first) }
+            if case .words(let words, _)? = facts.lines.first { return scalar(words.first) }
             return []
         case .host: return scalar(facts.host)
         case .method: return scalar(facts.method)

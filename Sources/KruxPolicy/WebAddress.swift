@@ -98,11 +98,22 @@ package struct WebAddress: Sendable, Equatable {
             default: segments.append(part)
             }
         }
-        let path = "/" + segments.joined(separator: "/")
-        let lowered = lower(path.utf8)
-        for encoded in ["%2e", "%2f", "%5c", "%25", "%00"] where lowered.firstRange(of: encoded) != nil { return nil }
-        // Empty segments are folded by some servers and kept by others.
-        return path.firstRange(of: "//") == nil ? path : nil
+        // Empty segments are folded by some servers and kept by others; parameters are cut off by some.
+        guard text.firstRange(of: "//") == nil, !text.utf8.contains(UInt8(ascii: ";")) else { return nil }
+        // What need not be encoded, or ends or splits a path once decoded, means one path to some and another to others.
+        var index = bytes.startIndex
+        while index < bytes.endIndex {
+            if bytes[index] == UInt8(ascii: "%") {
+                let digits = bytes[(index + 1)...].prefix(2)
+                guard digits.count == 2, let byte = UInt8(String(decoding: digits, as: UTF8.self), radix: 16),
+                    byte >= 0x21, byte != 0x7F, !"-._~/\\%;?#".utf8.contains(byte), !(48...57).contains(byte),
+                    !(65...90).contains(byte & 0xDF) || byte >= 0x80
+                else { return nil }
+                index += 2
+            }
+            index += 1
+        }
+        return "/" + segments.joined(separator: "/")
     }
 
     /// Whether this URL is at `prefix` or below it, by whole segments.
@@ -134,7 +145,7 @@ package struct MailAddress: Sendable, Equatable {
             parts[0].allSatisfy({ $0 > 0x20 && $0 < 0x7F && !#"()<>[]:;,\""#.utf8.contains($0) }),
             let host = WebAddress.host(String(Substring(parts[1])))
         else { return nil }
-        self.text = lowered
+        self.text = "\(String(Substring(parts[0])))@\(host)"
         domain = host
     }
 }

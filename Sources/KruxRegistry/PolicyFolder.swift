@@ -57,7 +57,17 @@ package struct PolicyFolder: Sendable {
         }
         var agents: [String: PolicySource] = [:]
         for name in try yamlFiles(path + "/agents") {
-            let stem = String(name.split(separator: ".")[0])
+            let stem = (name as NSString).deletingPathExtension
+            guard AgentName(stem) != nil else {
+                throw StructuredError(
+                    .invalidRequest, "`agents/\(name)` is named for no agent",
+                    recovery: ["Rename it to the agent's name and `.yaml`, or move it out of the folder."])
+            }
+            if let twin = agents[stem] {
+                throw StructuredError(
+                    .invalidRequest, "`agents/\(name)` and `\(twin.file)` are both for the agent `\(stem)`",
+                    recovery: ["Keep one of them in the folder."])
+            }
             agents[stem] = PolicySource(file: "agents/\(name)", text: try read("\(path)/agents/\(name)"))
         }
         return TimeZones.resolved(

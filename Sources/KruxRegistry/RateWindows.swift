@@ -1,3 +1,4 @@
+import KruxCore
 package import KruxPolicy
 package import KruxStore
 import Synchronization
@@ -6,7 +7,8 @@ import Synchronization
 /// the window has room, so that no number of clients and no restart admits one more than the limit says.
 ///
 /// Time is microseconds that have passed, not a clock's: it never goes back, and setting the clock neither frees nor
-/// fills a window. Over a restart it goes on from the later of the wall clock and the last counted call.
+/// fills a window. It goes on over restarts of the gateway; over a restart of the machine it starts from the later of
+/// the wall clock and the last counted call.
 package final class RateWindows: Sendable {
     private struct Counted {
         /// When calls were admitted, in order.
@@ -21,6 +23,8 @@ package final class RateWindows: Sendable {
         var base: Int64
         var last: Int64
         var number: Int64 = 0
+        /// Counted calls that are not written yet, by number; the database does not know them.
+        var unwritten: [Int64: Int64] = [:]
     }
 
     private let state: Mutex<State>
@@ -55,14 +59,35 @@ package final class RateWindows: Sendable {
         let number: Int64
     }
 
+    private static let marker = "rate_clock"
+    /// What to write so that the next gateway on this boot goes on where this one stands.
+    private let anchor: String
+
     /// - Parameters:
     ///   - wall: microseconds since 1970, now.
+    ///   - boot: names the run of the machine that `monotonic` counts from.
     ///   - monotonic: microseconds of a clock that only goes forward, suspended or not.
-    package init(_ tx: any ReadTx, wall: Int64, monotonic: @escaping @Sendable () -> Int64) throws {
-        let last = try tx.first("SELECT max(elapsed) FROM rate_calls") { $0.optionalInt(0) } ?? nil
-        let start = max(wall, (last ?? 0) + 1)
-        state = Mutex(State(base: start - monotonic(), last: start))
+    package init(_ tx: any ReadTx, wall: Int64, boot: String, monotonic: @escaping @Sendable () -> Int64) throws {
+        let last = (try tx.first("SELECT max(elapsed) FROM rate_calls") { $0.optionalInt(0) } ?? nil) ?? 0
+        let stored = try tx.first("SELECT value FROM meta WHERE key = ?", [.text(Self.marker)]) { $0.text(0) }
+        let parts = stored?.split(separator: " ").map(String.init) ?? []
+        let now = monotonic()
+        let base: Int64
+        if parts.count == 2, parts[0].utf8Equals(boot), let known = Int64(parts[1]) {
+            base = known
+        } else {
+            base = max(wall, last + 1) - now
+        }
+        anchor = "\(boot) \(base)"
+        state = Mutex(State(base: base, last: max(base + now, last)))
         self.monotonic = monotonic
+    }
+
+    /// To be written once at the start.
+    package func storeAnchor(_ tx: WriteTx) throws {
+        try tx.execute(
+            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            [.text(Self.marker), .text(anchor)])
     }
 
     /// Looks at the windows and counts the call in all of them if it is admitted, as one step.
@@ -96,6 +121,7 @@ package final class RateWindows: Sendable {
             let windows = Array(Set(limits.map(\.window)))
             state.number += 1
             for window in windows { state.windows[window]?.calls.append(now) }
+            state.unwritten[state.number] = now
             return (standings, Reservation(windows: windows, elapsed: now, number: state.number))
         }
     }
@@ -103,11 +129,17 @@ package final class RateWindows: Sendable {
     /// The call did not happen after all.
     package func release(_ reservation: Reservation) {
         state.withLock { state in
+            state.unwritten[reservation.number] = nil
             for window in reservation.windows {
                 guard let index = state.windows[window]?.calls.lastIndex(of: reservation.elapsed) else { continue }
                 state.windows[window]?.calls.remove(at: index)
             }
         }
+    }
+
+    /// The call is in the database.
+    package func written(_ reservation: Reservation) {
+        state.withLock { _ = $0.unwritten.removeValue(forKey: reservation.number) }
     }
 
     /// Writes a counted call, and forgets what no window reaches any more.
@@ -134,10 +166,10 @@ package final class RateWindows: Sendable {
                 counted.from = since
                 state.windows[window] = counted
             } else if let first = counted.calls.first, first < since - 60_000_000 {
-                // Let go of what has left the window, a minute's worth at a time.
-                let keep = firstIndex(after: since, in: counted.calls)
-                counted.calls.removeFirst(keep)
-                counted.from = since
+                // Let go of what has left the window, a minute's worth at a time; but not of what is nowhere else.
+                let until = min(since, (state.unwritten.values.min() ?? .max) - 1)
+                counted.calls.removeFirst(firstIndex(after: until, in: counted.calls))
+                counted.from = max(counted.from, until)
                 state.windows[window] = counted
             }
             return

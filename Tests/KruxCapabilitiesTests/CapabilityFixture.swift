@@ -25,7 +25,7 @@ struct CapabilityFixture {
         workspace = try Workspace(agent: agent, home: home)
         let now = Timestamp(microseconds: 1_774_794_000_000_000)
         context = CallContext(
-            agent: agent, workspace: workspace, clock: WallClock(now: { now }, monotonic: { 0 }),
+            agent: agent, workspace: workspace, clock: WallClock(now: { now }, monotonic: { 0 }, boot: "test"),
             host: HostServices(
                 version: "test", agent: { .init(name: "tester", purpose: "tests", createdAt: now) },
                 session: { .init(id: "s_1", via: "test", startedAt: now, calls: 1) },

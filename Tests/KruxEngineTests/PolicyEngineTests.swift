@@ -19,7 +19,7 @@ final class TestClock: Sendable {
     var clock: WallClock {
         WallClock(
             now: { [self] in Timestamp(microseconds: times.withLock { $0.wall }) },
-            monotonic: { [self] in times.withLock { $0.monotonic } })
+            monotonic: { [self] in times.withLock { $0.monotonic } }, boot: "test")
     }
 
     var elapsed: Int64 { times.withLock { $0.monotonic } }

@@ -185,7 +185,7 @@ import Testing
         facts.paths = call.paths.map { Array($0.utf8) }
         facts.reachesBelow = call.reachesBelow
         facts.contentSize = call.contentSize
-        facts.lines = call.lines.map { $0.map(CommandLine.words) ?? .opaque }
+        facts.lines = call.lines.map { $0.map { .words($0) } ?? .opaque }
         facts.address = call.url.flatMap { WebAddress("\($0.scheme)://\($0.host):\($0.port)\($0.path)") }
         facts.host = call.host
         facts.port = call.port

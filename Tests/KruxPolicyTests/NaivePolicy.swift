@@ -803,7 +803,12 @@ struct NaiveEvaluator {
         case .method(let methods): return any(methods, call.method) { NaiveTruth($0 == $1) }
         case .port(let port): return call.port.map { NaiveTruth($0 == port) } ?? .unknown
         case .recipient(let addresses):
-            return any(addresses, call.recipients.first) { NaiveTruth($0.lowercased() == $1.lowercased()) }
+            return any(addresses, call.recipients.first) { address, recipient in
+                if address.lowercased() == recipient.lowercased() { return .yes }
+                // An address in a form that is not local@domain may mean any.
+                let parts = recipient.split(separator: "@", omittingEmptySubsequences: false)
+                return parts.count > 1 && (parts.count > 2 || parts.contains("")) ? .unknown : .no
+            }
         case .recipientDomain(let domains):
             return any(domains, call.recipients.first) { NaiveText.domain($0, $1) }
         case .keyPrefix(let prefixes):
@@ -951,7 +956,8 @@ enum NaiveText {
 
     static func command(_ name: String, _ program: String) -> NaiveTruth {
         if name == program { return .yes }
-        return !name.contains("/") && program.hasSuffix("/" + name) ? .unknown : .no
+        guard name.contains("/") || program.contains("/") else { return .no }
+        return name.split(separator: "/").last == program.split(separator: "/").last ? .unknown : .no
     }
 
     /// Whether the whole text fits a pattern in which `*` is anything.

@@ -14,7 +14,7 @@ package struct ProcessRun: Capability {
             .required(
                 "command", .string(minLength: 1, maxLength: 4096),
                 "The program: a name found on PATH, or a path in the workspace such as `./deploy.sh`.",
-                role: .command(arguments: "args", shell: "shell")),
+                role: .command(arguments: "args", shell: "shell", environment: "env")),
             .optional(
                 "args", .array(.string(maxLength: 128 << 10), maxItems: 4096), "Its arguments, one each.",
                 default: []),
