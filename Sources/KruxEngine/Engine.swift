@@ -100,7 +100,7 @@ package final class Engine: Sendable {
         do {
             try audit.bootstrap(store.writer, now: now)
             redactor = Redactor(key: try KeyFiles(home: home.root).digestKey())
-            try folder.create(templates: BuiltInPolicies.templates)
+            try folder.create(templates: BuiltInPolicies.templates, suites: BuiltInPolicies.suites)
             let loaded = try PolicyLoader(folder: folder, store: store, audit: audit).load(now: now)
             active = Mutex(loaded.policy)
             if let problem = loaded.problem {

@@ -14,8 +14,12 @@ extension NodeReader {
     mutating func conditions(_ node: YAMLNode, _ key: String) -> [Condition] {
         if case .sequence(let elements) = node.content {
             if elements.isEmpty { fail(node, "`\(key)` holds no condition") }
-            return elements.flatMap { conditions($0, key) }
+            return elements.flatMap { conditionMap($0, key) }
         }
+        return conditionMap(node, key)
+    }
+
+    private mutating func conditionMap(_ node: YAMLNode, _ key: String) -> [Condition] {
         guard let pairs = pairs(node, "`\(key)`") else { return [] }
         if pairs.isEmpty { fail(node, "`\(key)` holds no condition") }
         return pairs.flatMap { keyNode, value in
@@ -33,7 +37,7 @@ extension NodeReader {
         case "all", "any":
             guard let elements = elements(value, "`\(key)`") else { return [] }
             let parts = elements.compactMap { element -> Condition? in
-                let parts = conditions(element, key)
+                let parts = conditionMap(element, key)
                 guard parts.count != 1 else { return parts[0] }
                 return parts.isEmpty
                     ? nil
@@ -42,7 +46,7 @@ extension NodeReader {
             }
             return parts.count == elements.count ? make(key == "all" ? .all(parts) : .any(parts)) : []
         case "not":
-            let parts = conditions(value, key)
+            let parts = conditionMap(value, key)
             guard let first = parts.first else { return [] }
             return make(
                 .not(

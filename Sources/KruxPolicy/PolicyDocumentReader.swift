@@ -50,7 +50,11 @@ package struct PolicyDocumentReader {
         for (keyNode, value) in pairs {
             guard let key = nodes.word(keyNode) else { continue }
             switch key {
-            case "name": if let text = nodes.text(value, key) { document.name = text }
+            case "name":
+                if let text = nodes.text(value, key) {
+                    if text.isEmpty { nodes.fail(value, "`name` is empty", hint: "leave it out for the file's own") }
+                    document.name = text
+                }
             case "version": document.version = nodes.text(value, key)
             case "description": document.description = nodes.text(value, key)
             case "agent":

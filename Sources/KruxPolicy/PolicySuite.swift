@@ -107,8 +107,13 @@ package struct PolicySuite: Sendable {
             results.append(
                 Result(name: test.name, location: test.location, failures: test.failures(decision, compiled)))
         }
-        let asked = Set(compiled.tables.indices.flatMap { compiled.tables[$0].chains.joined().map { Int($0.index) } })
-        let rules = compiled.rules.indices.filter { asked.contains($0) }.map { compiled.rules[$0] }
+        var tables = compiled.system + [compiled.organisation]
+        for agent in Set(cases.map(\.agent)) {
+            if let layer = compiled.agents[agent] { tables += [layer.own] + layer.tightening }
+        }
+        let asked = Set(tables.flatMap { compiled.tables[$0].chains.joined().map { Int($0.index) } })
+        var places: Set<SourceLocation> = []
+        let rules = asked.sorted().map { compiled.rules[$0] }.filter { places.insert($0.location).inserted }
         return Report(results: results, covered: covered, rules: rules)
     }
 }

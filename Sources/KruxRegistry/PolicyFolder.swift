@@ -15,11 +15,11 @@ package struct PolicyFolder: Sendable {
     }
 
     /// Writes the templates that are not there yet into a fresh folder.
-    package func create(templates: [(file: String, text: [UInt8])]) throws {
-        for folder in [path, path + "/agents"] {
+    package func create(templates: [(file: String, text: [UInt8])], suites: [(file: String, text: [UInt8])]) throws {
+        for folder in [path, path + "/agents", path + "/suites"] {
             if mkdir(folder, 0o700) != 0, errno != EEXIST { throw failure(folder) }
         }
-        for template in templates {
+        for template in templates + suites.map({ (file: "suites/\($0.file)", text: $0.text) }) {
             let file = "\(path)/\(template.file)"
             let descriptor = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
             if descriptor < 0 {
