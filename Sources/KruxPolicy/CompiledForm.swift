@@ -92,7 +92,7 @@ extension CompiledPolicy {
         else { throw broken("tables") }
         let organisation = try index(json["organisation"], below: tableForms.count, "organisation")
         let system = try (json["system"]?.array ?? []).map { try index($0, below: tableForms.count, "system") }
-        var texts = ConditionTexts()
+        var texts = ConditionSources()
         var tables: [RuleTable] = []
         for (place, form) in tableForms.enumerated() {
             guard let chainForms = form["chains"]?.array, let of = form["of"]?.array, of.count == capabilities.count,
@@ -134,7 +134,7 @@ extension CompiledPolicy {
             capabilities: capabilities, rules: rules, warnings: try diagnostics(json["warnings"]),
             brokenAgents: Dictionary(brokenAgents, uniquingKeysWith: { first, _ in first }), tightenOnly: tightenOnly,
             grantsAllowed: grants, roles: Dictionary(roles, uniquingKeysWith: { first, _ in first }), zones: zones,
-            tables: tables, system: system, organisation: organisation, agents: agents, conditionTexts: texts.all,
+            tables: tables, system: system, organisation: organisation, agents: agents, conditionSources: texts.sources,
             catalogue: catalogue)
     }
 }

@@ -26,8 +26,8 @@ package struct CompiledPolicy: Sendable {
     let system: [Int]
     let organisation: Int
     let agents: [String: AgentLayer]
-    /// The text of each distinct test, by its id.
-    let conditionTexts: [String]
+    /// Tests as written, by their id.
+    let conditionSources: [JSONObject]
     /// For each capability its list arguments that a condition reads by name.
     let listArguments: [[String]]
     /// For each capability what its arguments are read by.
@@ -38,7 +38,7 @@ package struct CompiledPolicy: Sendable {
         source: Digest, active: Active, capabilities: [Capability], rules: [RuleRecord], warnings: [PolicyDiagnostic],
         brokenAgents: [String: PolicyErrors], tightenOnly: Bool, grantsAllowed: Bool, roles: [String: Mode],
         zones: [String: TimeZoneTable], tables: [RuleTable], system: [Int], organisation: Int,
-        agents: [String: AgentLayer], conditionTexts: [String], catalogue: Catalogue
+        agents: [String: AgentLayer], conditionSources: [JSONObject], catalogue: Catalogue
     ) {
         self.source = source
         self.active = active
@@ -54,7 +54,7 @@ package struct CompiledPolicy: Sendable {
         self.system = system
         self.organisation = organisation
         self.agents = agents
-        self.conditionTexts = conditionTexts
+        self.conditionSources = conditionSources
         indices = Dictionary(
             capabilities.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
         let named = Set(
@@ -87,6 +87,9 @@ package struct CompiledPolicy: Sendable {
     }
 
     package func index(of capability: String) -> Int? { indices[capability] }
+
+    /// What records name a test by.
+    func text(ofTest id: Int32) -> String { conditionSources[Int(id)].canonicalText }
 
     package struct Active: Sendable, Equatable {
         package let name: String
@@ -133,6 +136,8 @@ package struct CompiledPolicy: Sendable {
         var chainOf: [Int32]
         /// What it stands for, in words.
         var title: String
+        /// For each chain, where it is long.
+        var indexes: [PathIndex?]
 
         @inline(__always)
         func chain(_ capability: Int) -> [CompiledRule] { chains[Int(chainOf[capability])] }

@@ -19,7 +19,7 @@ struct Variant {
     var ordinal = 0
 }
 
-/// A condition ready to be judged; `id` names its text in `CompiledPolicy.conditionTexts`.
+/// A condition ready to be judged; `id` names its text in `CompiledPolicy.conditionSources`.
 indirect enum CompiledCondition: Sendable {
     case test(Condition.Test, id: Int32)
     case all([CompiledCondition])
@@ -65,7 +65,8 @@ extension CompiledPolicy {
     /// What a record says of a test whose value it hides; nil for a value that it shows.
     private func recordedTruth(_ test: Condition.Test, _ id: Int32, _ facts: CallFacts, _ variant: Variant) -> Truth? {
         guard let hidden = facts.hidden, readsHidden(test, facts) else { return nil }
-        guard let judged = hidden.judged[Array(conditionTexts[Int(id)].utf8)], variant.ordinal < judged.count else {
+        guard let judged = hidden.judged[conditionSources[Int(id)].canonicalBytes()], variant.ordinal < judged.count
+        else {
             return .unknown
         }
         return judged[variant.ordinal]
@@ -75,12 +76,11 @@ extension CompiledPolicy {
     /// one without a recorded truth.
     package func dependsOnHidden(_ facts: CallFacts) -> Bool {
         guard facts.hidden != nil else { return false }
-        var tables = system + [organisation]
-        if let layer = agents[facts.agent] { tables += [layer.own] + layer.tightening }
+        let tables = tables(for: facts.agent)
         func hides(_ condition: CompiledCondition) -> Bool {
             switch condition {
             case .test(let test, let id):
-                readsHidden(test, facts) && facts.hidden?.judged[Array(conditionTexts[Int(id)].utf8)] == nil
+                readsHidden(test, facts) && facts.hidden?.judged[conditionSources[Int(id)].canonicalBytes()] == nil
             case .all(let parts), .any(let parts): parts.contains(where: hides)
             case .not(let part): hides(part)
             }
@@ -107,30 +107,34 @@ extension CompiledPolicy {
 
     /// For a record that will not show the arguments `names`: the truth of every test that reads one of them, for each
     /// combination of values.
-    package func truths(hiding names: Set<String>, _ facts: CallFacts) -> [String: [Truth]] {
-        var tables = system + [organisation]
-        if let layer = agents[facts.agent] { tables += [layer.own] + layer.tightening }
-        var tests: [Int32: Condition.Test] = [:]
+    /// - Returns: each test's text with its truths.
+    package func truths(hiding names: Set<String>, _ facts: CallFacts) -> [(text: String, truths: [Truth])] {
+        var tests: [[UInt8]: Condition.Test] = [:]
         var masked = facts
         masked.hidden = CallFacts.HiddenValues(names: names, judged: [:], counts: [])
         func collect(_ condition: CompiledCondition) {
             switch condition {
-            case .test(let test, let id): if readsHidden(test, masked) { tests[id] = test }
+            case .test(let test, let id):
+                if readsHidden(test, masked) { tests[conditionSources[Int(id)].canonicalBytes()] = test }
             case .all(let parts), .any(let parts): for part in parts { collect(part) }
             case .not(let part): collect(part)
             }
         }
-        for table in tables {
-            for rule in self.tables[table].chain(facts.capability) {
+        for table in tables(for: facts.agent) {
+            for rule in tables[table].chain(facts.capability) {
                 for condition in rule.conditions { collect(condition) }
             }
         }
-        if tests.isEmpty { return [:] }
-        var result: [String: [Truth]] = [:]
-        forEachVariant(facts) { facts, variant in
-            for (id, test) in tests { result[conditionTexts[Int(id)], default: []].append(truth(test, facts, variant)) }
+        return tests.map { text, test in
+            var truths: [Truth] = []
+            forEachVariant(facts) { facts, variant in truths.append(truth(test, facts, variant)) }
+            return (String(decoding: text, as: UTF8.self), truths)
         }
-        return result
+    }
+
+    /// Every table that a decision about the agent may ask.
+    func tables(for agent: String) -> [Int] {
+        system + [organisation] + (agents[agent].map { [$0.own] + $0.tightening } ?? [])
     }
 
     private func truth(_ test: Condition.Test, _ facts: CallFacts, _ variant: Variant) -> Truth {

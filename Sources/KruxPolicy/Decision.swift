@@ -172,7 +172,20 @@ extension CompiledPolicy {
     /// Asks the rules of a table in order until one surely holds; `answer` gets those that hold or may hold.
     @inline(__always)
     func ask(_ table: Int, _ facts: CallFacts, _ variant: Variant, _ answer: (CompiledRule, Truth) -> Void) {
-        for rule in tables[table].chain(facts.capability) {
+        let chain = tables[table].chain(facts.capability)
+        // A call that touches what lies below its path may meet rules for folders there.
+        if chain.count >= PathIndex.shortest, !facts.reachesBelow, facts.hidden == nil,
+            variant.path < facts.paths.count,
+            let index = tables[table].indexes[Int(tables[table].chainOf[facts.capability])]
+        {
+            let asked = index.forEachPlace(facts.paths[variant.path]) { place in
+                let truth = truth(all: chain[place].conditions, facts, variant)
+                if truth != .no { answer(chain[place], truth) }
+                return truth == .yes
+            }
+            if asked { return }
+        }
+        for rule in chain {
             switch truth(all: rule.conditions, facts, variant) {
             case .no: continue
             case .unknown: answer(rule, .unknown)
@@ -247,9 +260,7 @@ extension CompiledPolicy {
 
     /// The conditions that a decision without arguments could not judge, with the place of their rules.
     package func unjudged(_ facts: CallFacts) -> [(condition: String, rule: String)] {
-        var tables = system + [organisation]
-        if let layer = agents[facts.agent] { tables += [layer.own] + layer.tightening }
-        return tables.flatMap { self.tables[$0].chain(facts.capability) }.flatMap { rule in
+        tables(for: facts.agent).flatMap { tables[$0].chain(facts.capability) }.flatMap { rule in
             let record = rules[Int(rule.index)]
             return zip(record.conditions, rule.conditions).compactMap { condition, compiled in
                 truth(compiled, facts, Variant()) == .unknown

@@ -7,7 +7,7 @@ package struct PolicyCompiler {
     private let zones: [String: TimeZoneTable]
     private var records: [CompiledPolicy.RuleRecord] = []
     private var warnings: [PolicyDiagnostic] = []
-    private var texts = ConditionTexts()
+    private var texts = ConditionSources()
     private var tables: [CompiledPolicy.RuleTable] = []
     /// Capabilities that a pattern covers.
     private var coverage: [String: [Int]] = [:]
@@ -100,7 +100,7 @@ package struct PolicyCompiler {
             roles: Dictionary(
                 chain.flatMap(\.roles).map { ($0.name, $0.mode) }, uniquingKeysWith: { topmost, _ in topmost }),
             zones: zones, tables: tables, system: system, organisation: organisationTable, agents: agents,
-            conditionTexts: texts.all, catalogue: catalogue)
+            conditionSources: texts.sources, catalogue: catalogue)
     }
 
     /// A key that would say nothing where it stands is an error, not ignored.
@@ -290,18 +290,13 @@ extension SourceLocation {
     static let nowhere = SourceLocation(file: "", line: 0, column: 0)
 }
 
-/// The distinct texts of tests, by id.
-struct ConditionTexts {
-    private(set) var all: [String] = []
-    /// By bytes: strings compare by canonical equivalence.
-    private var ids: [[UInt8]: Int32] = [:]
+/// Tests as written, by id.
+struct ConditionSources {
+    private(set) var sources: [JSONObject] = []
 
     mutating func id(of condition: Condition) -> Int32 {
-        let text = condition.source.canonicalBytes()
-        if let known = ids[text] { return known }
-        ids[text] = Int32(all.count)
-        all.append(String(decoding: text, as: UTF8.self))
-        return Int32(all.count - 1)
+        sources.append(condition.source)
+        return Int32(sources.count - 1)
     }
 }
 
@@ -311,7 +306,7 @@ extension CompiledPolicy.RuleTable {
     ///   - tightenOnly: whether every rule, but not a default, binds.
     init(
         chains: [[Int32]], title: String, records: [CompiledPolicy.RuleRecord], tightenOnly: Bool,
-        zones: [String: TimeZoneTable], texts: inout ConditionTexts
+        zones: [String: TimeZoneTable], texts: inout ConditionSources
     ) {
         var compiled: [Int32: CompiledPolicy.CompiledRule] = [:]
         var known: [[Int32]: Int32] = [:]
@@ -344,12 +339,12 @@ extension CompiledPolicy.RuleTable {
             chainOf.append(Int32(distinct.count))
             distinct.append(rules)
         }
-        self.init(chains: distinct, chainOf: chainOf, title: title)
+        self.init(chains: distinct, chainOf: chainOf, title: title, indexes: distinct.map(PathIndex.init))
     }
 }
 
 extension CompiledCondition {
-    init(_ condition: Condition, zones: [String: TimeZoneTable], texts: inout ConditionTexts) {
+    init(_ condition: Condition, zones: [String: TimeZoneTable], texts: inout ConditionSources) {
         switch condition.form {
         case .test(.timeBetween(let from, let until, let zone)):
             self = .test(
@@ -363,7 +358,7 @@ extension CompiledCondition {
         }
     }
 
-    private static func list(_ parts: [Condition], _ zones: [String: TimeZoneTable], _ texts: inout ConditionTexts)
+    private static func list(_ parts: [Condition], _ zones: [String: TimeZoneTable], _ texts: inout ConditionSources)
         -> [CompiledCondition]
     {
         var result: [CompiledCondition] = []

@@ -47,10 +47,8 @@ package struct PolicySearch: Sendable {
             self.policy = policy
             base = facts
             self.declaration = declaration
-            var tables = policy.system + [policy.organisation]
-            if let layer = policy.agents[facts.agent] { tables += [layer.own] + layer.tightening }
             var tests: [Condition.Test] = []
-            for table in tables {
+            for table in policy.tables(for: facts.agent) {
                 for rule in policy.tables[table].chain(facts.capability) {
                     for (test, _) in policy.rules[Int(rule.index)].conditions.flatMap(\.tests)
                     where !tests.contains(test) { tests.append(test) }

@@ -138,6 +138,36 @@ import Testing
         return changed
     }
 
+    /// A long chain is asked by folders; rule by rule it says the same.
+    @Test func aLongChainAnswersAsItsRulesInOrder() throws {
+        let seed = Self.seed
+        var random = SplitMix64(seed: seed)
+        for _ in 0..<20 {
+            func folder() -> String {
+                let depth = Int.random(in: 0...5, using: &random)
+                return (0..<depth).map { _ in "/" + ["a", "b", "c", "ab"][Int.random(in: 0..<4, using: &random)] }
+                    .joined()
+            }
+            let rules = (0..<300).map { index -> String in
+                let tier = Tier.allCases[Int.random(in: 0..<4, using: &random)].name
+                let path = "path_prefix: [\"/w\(folder())\", \"/w\(folder())\"]"
+                let size = "content_size_lt: \(Int.random(in: 0..<20, using: &random))"
+                let condition = [path, size, "\(path), \(size)"][Int.random(in: 0..<3, using: &random)]
+                return
+                    "- {capability: \(index % 7 == 0 ? "filesystem.*" : "filesystem.write"), tier: \(tier), condition: {\(condition)}}"
+            }
+            let policy = try PolicyFixture(active: "rules:\n\(rules.joined(separator: "\n"))\ndefaults: {tier: notify}")
+            for _ in 0..<300 {
+                let facts = policy.facts("filesystem.write", ["path": .string("/w\(folder())/x"), "content": ""]) {
+                    $0.contentSize =
+                        Int.random(in: 0..<5, using: &random) == 0 ? nil : Int64.random(in: 0..<20, using: &random)
+                }
+                let asked = policy.compiled.explain(facts).tables.first { $0.layer == .organisation }
+                #expect(policy.compiled.decide(facts).organisation == asked?.tier, "seed \(seed)")
+            }
+        }
+    }
+
     static func bundle(_ model: NaiveBundle) -> PolicyBundle {
         func source(_ document: NaiveDocument, _ file: String) -> PolicySource {
             PolicySource(file: file, text: Array(document.yaml.utf8))
