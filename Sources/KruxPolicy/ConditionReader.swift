@@ -162,6 +162,14 @@ extension NodeReader {
             fail(node, "`\(key)` needs an absolute path", hint: "such as `/workspace/my-agent/`")
             return nil
         }
+        // The usual way to write a folder needs no taking apart.
+        let bytes = Array(text.utf8)
+        let slash = UInt8(ascii: "/")
+        let isPlain = bytes.indices.allSatisfy { index in
+            bytes[index] != slash
+                || index + 1 < bytes.count && bytes[index + 1] != slash && bytes[index + 1] != UInt8(ascii: ".")
+        }
+        if isPlain { return bytes }
         let components = text.pathComponents
         if components.contains(where: { $0 == "." || $0 == ".." }) {
             fail(node, "`\(key)` contains `.` or `..`", hint: "write the path without them")

@@ -14,6 +14,8 @@ package struct PolicyCompiler {
     /// The tables of what agents extend, by the name of the first.
     private var inherited: [String: Int] = [:]
     private let names: [[UInt8]]
+    /// Keys of conditions with the patterns for which they were checked.
+    private var judged: Set<String> = []
 
     /// Compiles `bundle` against the capabilities' schemas.
     /// - Throws: every error of the system and organisation layers at once. An agent's own document that does not
@@ -276,10 +278,16 @@ package struct PolicyCompiler {
             return
         }
         for (test, condition) in rule.conditions.flatMap(\.tests) {
-            if let problem = ConditionTyping(catalogue: catalogue, zones: zones).problem(
-                test, rule.pattern.text, covered)
-            {
+            // Whether a capability has a path does not hang on which.
+            let depends =
+                if case .argument = test { true } else { test.reads == .circumstances || test.reads == .method }
+            let key = "\(condition.key) \(rule.pattern.text)"
+            if !depends, judged.contains(key) { continue }
+            let typing = ConditionTyping(catalogue: catalogue, zones: zones)
+            if let problem = typing.problem(test, rule.pattern.text, covered) {
                 errors.append(PolicyDiagnostic(condition.location, problem.message, hint: problem.hint))
+            } else if !depends {
+                judged.insert(key)
             }
         }
     }

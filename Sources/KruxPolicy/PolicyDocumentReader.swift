@@ -4,6 +4,8 @@ import KruxCore
 package struct PolicyDocumentReader {
     private let file: String
     private var nodes: NodeReader
+    /// Patterns that were read before: few, and used often.
+    private var patterns: [String: CapabilityPattern] = [:]
 
     /// - Parameters:
     ///   - bytes: the file's text, UTF-8 YAML.
@@ -160,7 +162,11 @@ package struct PolicyDocumentReader {
 
     private mutating func pattern(_ node: YAMLNode) -> CapabilityPattern? {
         guard let text = nodes.text(node, "capability") else { return nil }
-        if let pattern = CapabilityPattern(text) { return pattern }
+        if let known = patterns[text] { return known }
+        if let pattern = CapabilityPattern(text) {
+            patterns[text] = pattern
+            return pattern
+        }
         nodes.fail(
             node, "`\(text)` is no capability pattern",
             hint: "write a name such as `filesystem.read`, a prefix such as `filesystem.*`, or `*`")

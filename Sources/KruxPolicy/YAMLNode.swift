@@ -1,4 +1,5 @@
 import CYaml
+import KruxCore
 
 /// Where in a policy file something stands; line and column count from 1.
 package struct SourceLocation: Sendable, Hashable, Comparable, CustomStringConvertible {
@@ -51,6 +52,9 @@ final class YAMLNode {
         self.content = content
         self.size = size
     }
+
+    /// The text of a scalar.
+    var word: String { if case .scalar(let text, _) = content { text } else { "" } }
 
     /// What the node is, for error messages.
     var kind: String {
@@ -212,14 +216,12 @@ struct YAMLReader {
             let key = try node(from: keyEvent, depth: depth + 1)
             var fine = true
             if case .scalar(let text, _) = key.content {
-                if let first = seen[Array(text.utf8)] {
+                if let first = Self.first(text, in: pairs, &seen) {
                     mistakes.append(
                         PolicyDiagnostic(
                             key.location, "the key `\(text)` occurs twice",
                             hint: "it stands at line \(first.line) already"))
                     fine = false
-                } else {
-                    seen[Array(text.utf8)] = key.location
                 }
             } else {
                 mistakes.append(PolicyDiagnostic(key.location, "a key must be a word, not \(key.kind)"))
@@ -233,6 +235,17 @@ struct YAMLReader {
             if fine { pairs.append((key, value)) }
         }
         return YAMLNode(at, .mapping(pairs), size: size)
+    }
+
+    /// Where a key stands already. Few keys are compared one by one, many are looked up.
+    private static func first(
+        _ key: String, in pairs: [(key: YAMLNode, value: YAMLNode)], _ seen: inout [[UInt8]: SourceLocation]
+    ) -> SourceLocation? {
+        if pairs.count < 16 { return pairs.first { $0.key.word.utf8Equals(key) }?.key.location }
+        if seen.count < pairs.count {
+            for pair in pairs[seen.count...] { seen[Array(pair.key.word.utf8)] = pair.key.location }
+        }
+        return seen[Array(key.utf8)]
     }
 
     private func bound(_ size: Int, _ at: SourceLocation) throws(PolicyDiagnostic) {
