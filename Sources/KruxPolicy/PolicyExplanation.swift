@@ -120,7 +120,7 @@ package struct PolicyEdit: Sendable {
     package var patch: String { unifiedDiff(before, after, file: file) }
 
     /// Signs that are taken away or put in.
-    var cost: Int {
+    package var cost: Int {
         let old = Array(before), new = Array(after)
         var head = 0
         while head < old.count, head < new.count, old[head] == new[head] { head += 1 }

@@ -5,6 +5,7 @@ import KruxPolicy
 
 /// A policy made of texts, and calls against it.
 struct PolicyFixture {
+    static let catalogue = Capabilities.catalogue
     let bundle: PolicyBundle
     let compiled: CompiledPolicy
 
