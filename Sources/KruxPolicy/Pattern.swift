@@ -391,6 +391,13 @@ struct PatternParser {
                 guard opens, peek == nil || peek == "/" else {
                     throw .init(message: "has a `**` that is not a whole component")
                 }
+                // Two in a row say no more than one.
+                if peek == "/", scalars[(index + 1)...].starts(with: ["*", "*"]),
+                    index + 3 == scalars.count || scalars[index + 3] == "/"
+                {
+                    index += 1
+                    continue
+                }
                 if take("/") {
                     // `**/`: any components, each with its slash.
                     parts.append(.star(.sequence([.star(.set(single)), .set(.one("/"))])))

@@ -186,6 +186,7 @@ import Testing
     @Test(arguments: [
         ("a*c", "abbbc", true), ("a*c", "a/c", false), ("/w/**/x", "/w/x", true), ("/w/**/x", "/w/a/b/x", true),
         ("/w/**/x", "/w/ax", false), ("/w/**", "/w", true), ("/w/**", "/w/a/b", true), ("/w/**", "/wa", false),
+        ("/w/**/**/**", "/w", true), ("/**/**/x", "/x", true), ("/**/**/x", "/a/b/x", true),
         ("**/x", "a/x", true), ("?", "é", true), ("?", "/", false), ("[!a]", "b", true), ("[!a]", "/", false),
         ("[+-0]", "/", false), ("\\*", "*", true), ("\\*", "x", false), ("*.md", ".md", true), ("/**", "/a", true),
     ])
