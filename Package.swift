@@ -111,7 +111,7 @@ let package = Package(
             name: "KruxBenchmarks",
             dependencies: [
                 "KruxCore", "KruxCrypto", "KruxPolicy", "KruxStore", "KruxAudit", "KruxCapabilities", "KruxPolicies",
-                log,
+                "CAllocations", log,
             ],
             swiftSettings: swiftSettings),
 
@@ -120,7 +120,9 @@ let package = Package(
             name: "KruxTestSupport", dependencies: [sqlite], path: "Tests/KruxTestSupport", swiftSettings: swiftSettings
         ),
         tests("KruxCoreTests", ["KruxCore"]),
-        tests("KruxPolicyTests", ["KruxCore", "KruxPolicy", "KruxPolicies", "KruxCapabilities"]),
+        // Counts allocations, to hold the decision to none.
+        .target(name: "CAllocations", path: "Tests/CAllocations"),
+        tests("KruxPolicyTests", ["KruxCore", "KruxPolicy", "KruxPolicies", "KruxCapabilities", "CAllocations"]),
         tests("KruxStoreTests", ["KruxStore", "KruxTestSupport", sqlite, log]),
         tests("KruxAuditTests", ["KruxCore", "KruxCrypto", "KruxStore", "KruxAudit", "KruxTestSupport", sqlite, log]),
         tests(

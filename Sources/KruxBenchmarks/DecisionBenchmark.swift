@@ -1,3 +1,4 @@
+import CAllocations
 import Foundation
 import KruxCapabilities
 import KruxCore
@@ -14,6 +15,8 @@ enum DecisionBenchmark {
             var compileTimes: [UInt64] = []
             var compiled: CompiledPolicy?
             for _ in 0..<7 {
+                // Taking the one before apart is not compiling.
+                compiled = nil
                 let start = nanoseconds()
                 compiled = try PolicyCompiler.compile(bundle, catalogue: Capabilities.catalogue)
                 compileTimes.append(nanoseconds() - start)
@@ -33,6 +36,12 @@ enum DecisionBenchmark {
                     if round > 0 { samples.append(elapsed) }
                 }
             }
+            let allocated = krux_allocations()
+            for call in calls { if policy.decide(call).tier == .blocked { blocked += 1 } }
+            let perDecision = Double(krux_allocations() - allocated) / Double(calls.count)
+            report.add(
+                "allocations, \(rules) rules, \(agents) agents", "\(format(perDecision, 2)) a decision", budget: "0",
+                met: perDecision == 0)
             // The clock's own cost is in every sample; take the median of empty ones off.
             var empty: [UInt64] = []
             for _ in 0..<10_000 {

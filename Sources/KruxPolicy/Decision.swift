@@ -45,7 +45,7 @@ extension CompiledPolicy {
     /// one condition is decided once for each, and the strictest answer stands. Without allocation for a call with one
     /// value of each kind under rules on paths and sizes.
     package func decide(_ facts: CallFacts) -> Decision {
-        if brokenAgents[facts.agent] != nil {
+        if !brokenAgents.isEmpty, brokenAgents[facts.agent] != nil {
             return Decision(tier: .blocked, layer: .agent, cause: .broken, rule: nil, agent: .blocked)
         }
         let layer = agents[facts.agent]
@@ -157,7 +157,8 @@ extension CompiledPolicy {
         }
         var system = Match()
         for table in self.system { system.join(match(table, facts, variant)) }
-        return combine(system, organisation, own, tightening, facts, mode(facts))
+        let mode = facts.mode ?? layer?.mode ?? mode(ofRole: facts.role ?? layer?.role)
+        return combine(system, organisation, own, tightening, facts, mode)
     }
 
     private func match(_ table: Int, _ facts: CallFacts, _ variant: Variant) -> Match {

@@ -1,3 +1,4 @@
+import CAllocations
 import KruxCapabilities
 import KruxCore
 import KruxPolicy
@@ -216,5 +217,34 @@ import Testing
             agents: ["x": PolicySource(file: "agents/x.yaml", text: Array("rules: []".utf8))])
         let stored = try #require(PolicyBundle(json: try JSONParser.parse(bundle.json.canonicalText)))
         #expect(stored == bundle && stored.digest == bundle.digest)
+    }
+
+    @Test func theUsualDecisionAllocatesNothing() throws {
+        let policy = try PolicyFixture(
+            active: """
+                agent_overrides: within_system
+                defaults: { tier: notify }
+                rules:
+                \((0..<100).map { "- {capability: filesystem.write, tier: autonomous, condition: {path_prefix: /workspace/a/p\($0)}}" }.joined(separator: "\n"))
+                - {capability: filesystem.write, tier: blocked, condition: {content_size_gt: 100}}
+                """, agents: ["a": "capabilities: { process.run: { tier: notify } }"])
+        let facts = policy.facts("filesystem.write", ["path": "/workspace/a/p77/x", "content": "text"])
+        let other = policy.facts("filesystem.read", ["path": "/workspace/a/x"])
+        var tiers: [Tier] = [.notify, .notify]
+        for _ in 0..<3 { tiers = [policy.compiled.decide(facts).tier, policy.compiled.decide(other).tier] }
+        let before = krux_allocations()
+        let first = policy.compiled.decide(facts).tier
+        let second = policy.compiled.decide(other).tier
+        let allocations = krux_allocations() - before
+        #expect([first, second] == tiers && tiers == [.autonomous, .notify])
+        #if DEBUG
+            // What an unoptimised build's closures take, however many rules there are.
+            #expect(allocations <= 5)
+        #else
+            #expect(allocations == 0)
+        #endif
+        // The counter counts.
+        let copy = [first, second] + tiers
+        #expect(krux_allocations() > before && copy.count == 4)
     }
 }
