@@ -38,12 +38,12 @@ struct PolicyCanCommand: AsyncParsableCommand {
             ])
         } else if let witness = result.witness {
             let call = fixed + witness.call
-            Console.print("Yes: \(agent) gets \(witness.decision.tier.name) for \(capability)")
+            Console.print("Yes: \(Console.visible(agent)) gets \(witness.decision.tier.name) for \(capability)")
             for line in call { Console.print("  \(Console.visible(line))") }
             Console.print("  by \(PolicyText.source(witness.decision, force.policy))")
         } else {
             Console.print(
-                "\(result.isExact ? "No" : "None found"): no call of \(capability) by \(agent) gets \(wanted.name) or looser"
+                "\(result.isExact ? "No" : "None found"): no call of \(capability) by \(Console.visible(agent)) gets \(wanted.name) or looser"
             )
             for approximation in result.approximations { Console.print("  Approximate: \(approximation)") }
         }

@@ -43,7 +43,7 @@ struct PolicyExplainCommand: AsyncParsableCommand {
             Hierarchy:   \(PolicyText.hierarchy(decision))
             """)
         if let reason = decision.rule.flatMap({ force.policy.rules[$0].reason }) {
-            Console.print("Reason:      \(reason)")
+            Console.print("Reason:      \(Console.visible(reason))")
         }
         if decision.mode != .auto { Console.print("Mode:        \(decision.mode.rawValue)") }
         if explanation.variant.of > 1 {

@@ -69,7 +69,7 @@ struct PolicyTestCommand: AsyncParsableCommand {
     private func show(_ ran: Ran) {
         for result in ran.report.results where !result.failures.isEmpty {
             Console.print("✘ \(Console.visible(result.name))  (\(result.location.file):\(result.location.line))")
-            for failure in result.failures { Console.print("    \(failure)") }
+            for failure in result.failures { Console.print("    \(Console.visible(failure))") }
         }
         let failed = ran.report.results.count { !$0.failures.isEmpty }
         let covered = ran.report.rules.count - ran.report.uncovered.count

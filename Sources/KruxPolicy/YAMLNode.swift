@@ -31,7 +31,10 @@ package struct PolicyDiagnostic: Error, Sendable, Equatable, CustomStringConvert
         self.hint = hint
     }
 
-    package var description: String { "\(location): \(message)" + (hint.map { "; \($0)" } ?? "") }
+    package var description: String {
+        // What stands in no file has no place to name.
+        (location == .nowhere ? "" : "\(location): ") + message + (hint.map { "; \($0)" } ?? "")
+    }
 }
 
 /// A YAML document as libyaml's events give it, a mark on every node. Nothing is typed yet: `true` is still text.

@@ -24,6 +24,17 @@ commands = [
     ["config", "check-policy", "--agent", "a", "--capability", None], ["call", None], ["call", "filesystem.read", None],
     ["call", "filesystem.read", "--arguments", None], ["call", "system.time", "--agent", None], ["call", "system.time", "--wait", None],
     ["mcp", "--agent", None], ["serve", "--port", None], ["serve", "--supervisor-port", None], ["quickstart", "--agent", None, "--port", "x"],
+    ["policy", "show", None], ["policy", "diff", None], ["policy", "diff", "1", None], ["policy", "activate", None],
+    ["policy", "explain", "--agent", None, "--capability", "filesystem.read"], ["policy", "explain", "--agent", "a", "--capability", None],
+    ["policy", "explain", "--agent", "a", "--capability", "filesystem.read", None],
+    ["policy", "explain", "--agent", "a", "--capability", "filesystem.read", "--want", None],
+    ["policy", "test", None], ["policy", "lint", "--policy", None], ["policy", "can", "--agent", None, "--capability", "process.run"],
+    ["policy", "can", "--agent", "a", "--capability", "process.run", "--tier", None],
+    ["policy", "can", "--agent", "a", "--capability", "process.run", "--where", None], ["policy", "replay", "--policy", None],
+    ["policy", "replay", "--last", None], ["policy", "suggest", "--last", None], ["policy", "suggest", "--least", None],
+    ["agent", "mode", None], ["agent", "mode", "a", None], ["agent", "role", "a", None], ["agent", "session", None, "--label", "x"],
+    ["agent", "session", "s_1", "--label", None], ["agent", "create", "--name", "n", "--purpose", "p", "--role", None],
+    ["config", "check-policy", "--agent", "a", "--capability", "filesystem.read", None],
     [None], ["status", None],
 ]
 count = 0
