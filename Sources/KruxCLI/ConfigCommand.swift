@@ -27,13 +27,16 @@ struct ConfigCommand: AsyncParsableCommand {
                 let version = force.version
                 let source = "\(force.home.policies)/\(force.policy.active.file)"
                 if common.json {
+                    let last = try force.store.read { try PolicyVersions.activation($0, version.version) }
                     return Console.print([
                         "name": .string(force.policy.active.name), "source": .string(source),
                         "version": .int(version.version), "digest": .string(version.digest.hex),
-                        "activated_at": .string(version.createdAt.rfc3339), "activated_by": .string(version.createdBy),
+                        "activated_at": .string((last?.at ?? version.createdAt).rfc3339),
+                        "activated_by": .string(last?.by ?? version.createdBy),
                     ])
                 }
-                Console.print("Active policy: \(force.policy.active.name)\nSource: \(source)")
+                Console.print(
+                    "Active policy: \(Console.visible(force.policy.active.name))\nSource: \(Console.visible(source))")
             }
         }
 
@@ -60,7 +63,8 @@ struct ConfigCommand: AsyncParsableCommand {
                 let result = try await client.run(.policySet, ["name": .string(name)])
                 if common.json { return Console.print(.object(result)) }
                 Console.print(
-                    "Active policy: \(result["name"]?.string ?? name)\nSource: \(result["source"]?.string ?? "-")")
+                    "Active policy: \(Console.visible(result["name"]?.string ?? name))\nSource: \(Console.visible(result["source"]?.string ?? "-"))"
+                )
                 for warning in result["warnings"]?.array ?? [] {
                     Console.printError("warning: \(warning.string ?? "")")
                 }
@@ -129,12 +133,14 @@ struct ConfigCommand: AsyncParsableCommand {
         @OptionGroup var common: CommonOptions
         @Option(help: "The agent.") var agent: String
         @Option(help: "The capability.") var capability: String
+        @OptionGroup var circumstances: Circumstances
         @Argument(help: "Arguments of the call, as key=value.") var arguments: [String] = []
 
         mutating func run() async throws {
             let force = try PolicyInForce(common)
             let (facts, known) = try force.facts(
-                agent: agent, capability: capability, arguments, time: Engine.systemClock.now())
+                agent: agent, capability: capability, arguments, time: try circumstances.time(),
+                session: try circumstances.session())
             let decision = force.policy.decide(facts)
             let rule = decision.rule.map { force.policy.rules[$0] }
             let source = PolicyText.source(decision, force.policy)
@@ -154,7 +160,7 @@ struct ConfigCommand: AsyncParsableCommand {
                 Agent:       \(Console.visible(agent))
                 Capability:  \(capability)
                 Tier:        \(decision.tier.name)
-                Source:      \(source)
+                Source:      \(Console.visible(source))
                 Hierarchy:   \(hierarchy)
                 """)
             if decision.mode != .auto { Console.print("Mode:        \(decision.mode.rawValue)") }

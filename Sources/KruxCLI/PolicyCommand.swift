@@ -101,17 +101,17 @@ struct PolicyCommand: AsyncParsableCommand {
                         entries.map {
                             [
                                 "version": .int($0.version), "digest": .string($0.digest),
-                                "policy": .string($0.policy), "created_at": .string($0.createdAt.rfc3339),
-                                "created_by": .string($0.createdBy), "in_force": .bool($0.inForce),
+                                "policy": .string($0.policy), "activated_at": .string($0.activatedAt.rfc3339),
+                                "activated_by": .string($0.activatedBy), "in_force": .bool($0.inForce),
                             ]
                         }))
             }
             var table = Table([
-                .init("Version"), .init("In force"), .init("Policy"), .init("Since"), .init("By"), .init("Digest"),
+                .init("Version"), .init("In force"), .init("Policy"), .init("Activated"), .init("By"), .init("Digest"),
             ])
             table.rows = entries.map {
                 [
-                    "\($0.version)", $0.inForce ? "yes" : "", $0.policy, $0.createdAt.short, $0.createdBy,
+                    "\($0.version)", $0.inForce ? "yes" : "", $0.policy, $0.activatedAt.short, $0.activatedBy,
                     String($0.digest.prefix(16)),
                 ]
             }

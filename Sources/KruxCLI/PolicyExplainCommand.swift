@@ -14,6 +14,7 @@ struct PolicyExplainCommand: AsyncParsableCommand {
     @OptionGroup var common: CommonOptions
     @Option(help: "The agent.") var agent: String
     @Option(help: "The capability.") var capability: String
+    @OptionGroup var circumstances: Circumstances
     @Option(help: "The tier the edit should bring about; the next looser one if absent.") var want: String?
     @Flag(help: "Show rules that were not reached, too.") var all = false
     @Argument(help: "Arguments of the call, as key=value.") var arguments: [String] = []
@@ -27,7 +28,8 @@ struct PolicyExplainCommand: AsyncParsableCommand {
             return tier
         }
         let (facts, known) = try force.facts(
-            agent: agent, capability: capability, arguments, time: Engine.systemClock.now())
+            agent: agent, capability: capability, arguments, time: try circumstances.time(),
+            session: try circumstances.session())
         let explanation = force.policy.explain(facts)
         let edit = PolicyEdit.nearest(
             force.version.bundle, force.policy, facts, capability: capability, wanted: wanted,
@@ -39,7 +41,7 @@ struct PolicyExplainCommand: AsyncParsableCommand {
             Agent:       \(Console.visible(agent))
             Capability:  \(capability)
             Tier:        \(decision.tier.name)
-            Source:      \(PolicyText.source(decision, force.policy))
+            Source:      \(Console.visible(PolicyText.source(decision, force.policy)))
             Hierarchy:   \(PolicyText.hierarchy(decision))
             """)
         if let reason = decision.rule.flatMap({ force.policy.rules[$0].reason }) {

@@ -1,3 +1,4 @@
+import ArgumentParser
 import KruxCapabilities
 import KruxCore
 import KruxEngine
@@ -38,12 +39,13 @@ struct PolicyInForce {
     ///   - texts: `key=value` for each argument that is given.
     ///   - time: of the call.
     func facts(
-        agent: String, capability: String, _ texts: [String], time: Timestamp, policy other: CompiledPolicy? = nil
+        agent: String, capability: String, _ texts: [String], time: Timestamp,
+        session: CallFacts.SessionFacts? = nil
     )
         throws -> (facts: CallFacts, known: Bool)
     {
         let (_, declaration) = try self.capability(capability)
-        guard let index = (other ?? policy).index(of: capability) else {
+        guard let index = policy.index(of: capability) else {
             throw StructuredError(.unknownCapability, "the policy was compiled without `\(capability)`")
         }
         let arguments = try CommandLineArguments.parse(texts, declaration)
@@ -52,9 +54,39 @@ struct PolicyInForce {
             agent: agent, capability: index, declaration: declaration, arguments: call.arguments,
             complete: call.isComplete, time: time)
         let record = try store.read { try AgentTable.find($0, agent) }
+        facts.session = session
         facts.role = record?.role
         facts.mode = record?.mode
         return (facts, record != nil)
+    }
+}
+
+/// When a call is made and in what session, for the commands that decide one.
+struct Circumstances: ParsableArguments {
+    @Option(help: "The time of the call, RFC 3339; now if absent.") var at: String?
+    @Option(help: "The label of its session.") var sessionLabel: String?
+    @Option(help: "The age of its session: 90s, 15m, 1h, 7d.") var sessionAge: String?
+    @Option(help: "Calls of its session before this one.") var sessionCalls: Int64?
+
+    func time() throws -> Timestamp {
+        guard let at else { return Engine.systemClock.now() }
+        if let time = Timestamp(parsing: at) { return time }
+        throw ValidationError("`\(at)` is no time: write it like 2026-03-02T10:00:00Z")
+    }
+
+    /// Nil when nothing is said of it, so that conditions on it cannot be judged.
+    func session() throws -> CallFacts.SessionFacts? {
+        if sessionLabel == nil, sessionAge == nil, sessionCalls == nil { return nil }
+        var age: Int64 = 0
+        if let sessionAge {
+            // The age of a new session is 0, which is no duration.
+            guard let seconds = sessionAge == "0s" ? 0 : HumanDuration(sessionAge)?.seconds else {
+                throw ValidationError("`\(sessionAge)` is no duration: write it like 90s, 15m, 1h or 7d")
+            }
+            age = seconds
+        }
+        guard sessionCalls ?? 0 >= 0 else { throw ValidationError("--session-calls must not be negative") }
+        return .init(label: sessionLabel, ageSeconds: age, calls: sessionCalls ?? 0)
     }
 }
 

@@ -16,9 +16,9 @@ struct PolicyLintCommand: AsyncParsableCommand {
     @Option(help: "The policy to look at as the active one.") var policy: String?
 
     mutating func run() async throws {
-        let home = try common.resolveHome()
-        let active = policy ?? (try? PolicyInForce(common).version.bundle.active) ?? "personal-permissive"
-        let bundle = try PolicyFolder(path: home.policies).bundle(active: active, system: BuiltInPolicies.system)
+        let force = try PolicyInForce(common)
+        let active = policy ?? force.version.bundle.active
+        let bundle = try PolicyFolder(path: force.home.policies).bundle(active: active, system: BuiltInPolicies.system)
         let compiled = try PolicyCompiler.compile(bundle, catalogue: Capabilities.catalogue)
         let findings = PolicyLint.findings(compiled)
         for (_, errors) in compiled.brokenAgents.sorted(by: { $0.key < $1.key }) {

@@ -42,6 +42,18 @@ struct PolicyReport {
         return document.agent?.value
     }
 
+    /// The default of the policies that a document extends.
+    private static func inheritedDefault(_ document: PolicyDocument, _ bundle: PolicyBundle) -> Tier? {
+        let library = bundle.policies.compactMap { try? PolicyDocumentReader.read($0.text, file: $0.file).get() }
+        var next = document.extends?.value
+        for _ in library.indices {
+            guard let parent = library.first(where: { $0.name.utf8Equals(next ?? "") }) else { return nil }
+            if let defaults = parent.defaults { return defaults.tier }
+            next = parent.extends?.value
+        }
+        return nil
+    }
+
     /// - Parameter folder: where `extends` and the agents' files are found, if there is a home.
     /// - Throws: `PolicyErrors`.
     init(file: String, text source: [UInt8], folder: PolicyFolder?) throws {
@@ -69,6 +81,7 @@ struct PolicyReport {
         let explicit = Set(names.filter { name in rules.contains { $0.pattern.matches(name) } })
         let complete = document.defaults != nil || document.extends != nil
         let covered = complete ? names.count : explicit.count
+        let defaults = document.defaults?.tier ?? Self.inheritedDefault(document, bundle)
         let agents = agent == nil ? bundle.agents.keys.sorted() : []
         let limited = rules.filter { $0.rateLimit != nil }.map(\.pattern.text)
         var warnings = compiled.warnings.filter { $0.location.file == name || $0.location.file == "agents/\(name)" }
@@ -85,14 +98,14 @@ struct PolicyReport {
         }
         var lines = [
             "Policy '\(document.name)' is valid.", "", "  Capabilities covered: \(covered)/\(names.count)",
-            "  Default tier: \(document.defaults?.tier.name ?? (agent == nil ? "none (blocked)" : "none"))",
+            "  Default tier: \(defaults?.name ?? (agent == nil ? "none (blocked)" : "none"))",
             "  Agent overrides: \(counted(agents))", "  Rate limits: \(counted(limited))",
         ]
         if !warnings.isEmpty { lines += ["", "  Warnings:"] + warnings.map { "    - \($0)" } }
-        text = lines.joined(separator: "\n")
+        text = lines.map(Console.visible).joined(separator: "\n")
         json = [
             "file": .string(file), "name": .string(document.name), "valid": true, "covered": .int(Int64(covered)),
-            "capabilities": .int(Int64(names.count)), "default_tier": .optional(document.defaults?.tier.name),
+            "capabilities": .int(Int64(names.count)), "default_tier": .optional(defaults?.name),
             "agents": .strings(agents), "rate_limits": .strings(limited), "warnings": .strings(warnings),
         ]
     }

@@ -26,14 +26,20 @@ struct PolicyTestCommand: AsyncParsableCommand {
         let report: PolicySuite.Report
     }
 
+    /// A suite that could not be run, and why.
+    private struct Broken {
+        let file: String
+        let errors: [String]
+    }
+
     mutating func run() async throws {
         let bundle = try policies()
         var ran: [Ran] = []
-        var broken = false
+        var broken: [Broken] = []
         for file in files {
             guard let data = FileManager.default.contents(atPath: file) else {
                 Console.printError("error: `\(file)` cannot be read")
-                broken = true
+                broken.append(Broken(file: file, errors: ["cannot be read"]))
                 continue
             }
             do throws(PolicyErrors) {
@@ -45,12 +51,12 @@ struct PolicyTestCommand: AsyncParsableCommand {
                         report: try suite.run(zoned, catalogue: Capabilities.catalogue)))
             } catch {
                 for diagnostic in error.diagnostics { Console.printError("error: \(diagnostic)") }
-                broken = true
+                broken.append(Broken(file: file, errors: error.diagnostics.map(\.description)))
             }
         }
-        if let junit { try writeJUnit(ran, to: junit) }
-        if common.json { Console.print(json(ran)) } else { for suite in ran { show(suite) } }
-        if broken { throw KruxExit.badPolicy }
+        if let junit { try writeJUnit(ran, broken, to: junit) }
+        if common.json { Console.print(json(ran, broken)) } else { for suite in ran { show(suite) } }
+        if !broken.isEmpty { throw KruxExit.badPolicy }
         if ran.contains(where: { $0.report.results.contains { !$0.failures.isEmpty } }) { throw KruxExit.failed }
     }
 
@@ -83,7 +89,7 @@ struct PolicyTestCommand: AsyncParsableCommand {
         }
     }
 
-    private func json(_ ran: [Ran]) -> JSONValue {
+    private func json(_ ran: [Ran], _ broken: [Broken]) -> JSONValue {
         .array(
             ran.map { suite in
                 [
@@ -99,12 +105,20 @@ struct PolicyTestCommand: AsyncParsableCommand {
                     "rules_covered": .int(Int64(suite.report.rules.count - suite.report.uncovered.count)),
                     "uncovered": .strings(suite.report.uncovered.map { "\($0.pattern) at \($0.location)" }),
                 ]
-            })
+            } + broken.map { ["file": .string($0.file), "errors": .strings($0.errors)] })
     }
 
     /// The XML that Jenkins, GitLab and GitHub's reporters read.
-    private func writeJUnit(_ ran: [Ran], to file: String) throws {
-        var text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n"
+    private func writeJUnit(_ ran: [Ran], _ broken: [Broken], to file: String) throws {
+        let tests = ran.reduce(0) { $0 + $1.report.results.count } + broken.count
+        let failures = ran.reduce(0) { $0 + $1.report.results.count { !$0.failures.isEmpty } }
+        var text =
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites tests=\"\(tests)\" failures=\"\(failures)\" errors=\"\(broken.count)\">\n"
+        for suite in broken {
+            let name = Self.escaped(suite.file)
+            text +=
+                "  <testsuite name=\"\(name)\" tests=\"1\" failures=\"0\" errors=\"1\">\n    <testcase name=\"the suite is read\" classname=\"\(name)\"><error message=\"\(Self.escaped(suite.errors.joined(separator: "; ")))\"/></testcase>\n  </testsuite>\n"
+        }
         for suite in ran {
             let failed = suite.report.results.count { !$0.failures.isEmpty }
             text +=

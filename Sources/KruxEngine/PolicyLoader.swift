@@ -33,11 +33,12 @@ struct PolicyLoader {
             return try activate(nil, over: stored, by: .system, now: now)
         } catch {
             guard let stored else { throw error }
-            try recordRefusal("\(error)", over: stored.digest, by: .system, now: now)
+            try recordRefusal(Engine.structured(error).description, over: stored.digest, by: .system, now: now)
             return Loaded(
                 policy: Engine.ActivePolicy(
                     compiled: try stored.policy(Capabilities.catalogue), bundle: stored.bundle,
-                    version: stored.version, digest: stored.digest), problem: "\(error)", changed: false)
+                    version: stored.version, digest: stored.digest), problem: Engine.structured(error).description,
+                changed: false)
         }
     }
 
@@ -156,7 +157,7 @@ extension Engine {
                 loaded = try loader.activate(name, over: stored, by: principal, now: clock.now())
             } catch {
                 // A name that a person mistyped is that person's to hear, not a state of the files.
-                if name == nil { try refused("\(error)", loader, by: principal) }
+                if name == nil { try refused(Engine.structured(error).description, loader, by: principal) }
                 throw error
             }
             try take(loaded, loader, by: principal)
@@ -220,7 +221,7 @@ extension Engine {
                 }
             } catch {
                 // It is on record and in `health`.
-                log.debug("the change is not in force", metadata: ["reason": "\(error)"])
+                log.debug("the change is not in force", metadata: ["reason": "\(Engine.structured(error).description)"])
             }
         }
         if started == nil {

@@ -37,24 +37,32 @@ package struct PolicySuggestion: Sendable {
         for request in requests where approved.contains(request.state) {
             groups["\(request.agent) \(request.capability)", default: []].append(request)
         }
-        return groups.sorted { $0.key < $1.key }.flatMap { _, approved -> [PolicySuggestion] in
+        // Each patch is for the files as the ones before it leave them.
+        var bundle = bundle
+        var policy = policy
+        var found: [PolicySuggestion] = []
+        for (_, approved) in groups.sorted(by: { $0.key < $1.key }) {
             guard let first = approved.first, let declaration = Capabilities.catalogue[first.capability] else {
-                return []
+                continue
             }
-            let search = Search(
+            var search = Search(
                 agent: first.agent, declaration: declaration, bundle: bundle, policy: policy,
                 record: agents.first { $0.name.text == first.agent },
                 rejected: rejected.filter { $0.agent == first.agent && $0.capability == first.capability })
-            return search.suggestions(approved, least: least)
+            found += search.suggestions(approved, least: least)
+            bundle = search.bundle
+            policy = search.policy
         }
+        return found
     }
 
     /// Suggestions for one agent and capability.
     private struct Search {
         let agent: String
         let declaration: CapabilityDeclaration
-        let bundle: PolicyBundle
-        let policy: CompiledPolicy
+        /// As the suggestions so far leave them.
+        private(set) var bundle: PolicyBundle
+        private(set) var policy: CompiledPolicy
         let record: AgentRecord?
         let rejected: [ApprovalRequest]
 
@@ -72,23 +80,25 @@ package struct PolicySuggestion: Sendable {
             facts(request, policy).map { policy.decide($0).tier > .notify } ?? true
         }
 
-        func suggestions(_ requests: [ApprovalRequest], least: Int) -> [PolicySuggestion] {
+        mutating func suggestions(_ requests: [ApprovalRequest], least: Int) -> [PolicySuggestion] {
             // What is not asked any more needs no rule.
             var left = requests.filter { asks($0, policy) }
             guard left.count >= least else { return [] }
-            let stillRejected = rejected.filter { asks($0, policy) }
+            let stillRejected = rejected.filter { [policy] in asks($0, policy) }
             var found: [PolicySuggestion] = []
             for condition in conditions(left.compactMap { facts($0, policy) }).prefix(mostCandidates) {
                 guard left.count >= least else { break }
-                guard let (edit, compiled) = edit(condition, left.count) else { continue }
+                guard let (_, compiled) = edit(condition, left.count) else { continue }
                 let answered = left.filter { !asks($0, compiled) }
                 guard answered.count >= least, stillRejected.allSatisfy({ asks($0, compiled) }) else { continue }
                 // The count in the reason is the one of what it answers.
-                let exact = self.edit(condition, answered.count)?.edit ?? edit
+                guard let (exact, changed) = edit(condition, answered.count) else { continue }
                 found.append(
                     PolicySuggestion(
                         agent: agent, capability: declaration.name.text, condition: condition,
                         requests: answered.map(\.id), edit: exact))
+                bundle = bundle.replacing(exact.file, with: exact.after) ?? bundle
+                policy = changed
                 let ids = Set(answered.map(\.id))
                 left.removeAll { ids.contains($0.id) }
             }
@@ -101,7 +111,7 @@ package struct PolicySuggestion: Sendable {
             let file = own?.file ?? "agents/\(agent).yaml"
             let rule = [
                 "- capability: \(declaration.name.text)", "  tier: notify", "  condition: {\(condition)}",
-                "  reason: \"Approved \(count) times, never rejected\"",
+                "  reason: \"Approved \(count == 1 ? "once" : "\(count) times"), never rejected\"",
             ]
             guard let after = PolicyEdit.inserting(rule, into: own?.text ?? []),
                 let changed = bundle.replacing(file, with: after),
@@ -114,6 +124,16 @@ package struct PolicySuggestion: Sendable {
             return (edit, compiled)
         }
 
+        /// A glob that fits this text only.
+        private static func literal(_ text: String) -> String {
+            var result = ""
+            for character in text {
+                if "*?[{\\".contains(character) { result.append("\\") }
+                result.append(character)
+            }
+            return result
+        }
+
         /// Conditions that some of the calls have in common, from narrow to wide.
         private func conditions(_ calls: [CallFacts]) -> [String] {
             var result: [String] = []
@@ -124,15 +144,17 @@ package struct PolicySuggestion: Sendable {
             let lines = calls.compactMap { facts -> [String]? in
                 if facts.lines.count == 1, case .words(let words, _) = facts.lines[0] { words } else { nil }
             }
-            // Three words, two, and the program alone where it never had any others.
-            for length in [3, 2, 1] {
-                for words in lines where words.count >= length && (length > 1 || words.count == 1) {
+            // The same line, then as many first words as calls have in common.
+            for words in lines { add("command_glob", Self.literal(CommandLine.joined(words))) }
+            let longest = lines.map(\.count).max() ?? 0
+            for length in stride(from: longest, through: 2, by: -1) {
+                for words in lines where words.count >= length {
                     let text = CommandLine.joined(Array(words.prefix(length)))
                     if ShellText.segments(of: text)?.count == 1 { add("command_prefix", text) }
                 }
             }
             let paths = calls.flatMap { $0.paths.map { String(decoding: $0, as: UTF8.self) } }
-            for path in paths { add("path_prefix", path) }
+            for path in paths { add("path_glob", Self.literal(path)) }
             // Folders below the workspace's own top, the deepest first.
             let folders = Set(
                 paths.map(\.pathComponents).filter { $0.count > 3 }.map { $0.dropLast().map { "/" + $0 }.joined() })

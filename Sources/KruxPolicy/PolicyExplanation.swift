@@ -170,6 +170,9 @@ package struct PolicyEdit: Sendable {
         return nil
     }
 
+    /// Of rules that one condition keeps from holding, as many are tried: each is a compilation.
+    private static let mostWidenings = 40
+
     private struct Candidate {
         let file: String
         let before: [UInt8]
@@ -182,14 +185,16 @@ package struct PolicyEdit: Sendable {
         _ capability: String, _ goal: Tier
     ) -> [Candidate] {
         var result: [Candidate] = []
+        var widenings = 0
         for considered in explanation.tables.flatMap(\.rules) {
             let record = policy.rules[considered.rule]
             guard let source = bundle.source(record.location.file), record.location.file != bundle.system.file else {
                 continue
             }
             let place = "\(record.location.file) line \(record.location.line)"
-            // Another tier for a rule that was reached.
-            if considered.outcome != .notReached, record.tier != goal,
+            let holds = considered.outcome == .matched || considered.outcome == .mayMatch
+            // Another tier for a rule that holds, or may.
+            if holds, record.tier != goal,
                 let after = replaceWord(source.text, at: record.tierLocation, record.tier.name, goal.name)
             {
                 result.append(
@@ -198,7 +203,7 @@ package struct PolicyEdit: Sendable {
                         summary: "change the tier of `\(record.pattern)` (\(place)) to \(goal.name)"))
             }
             // A lock that stands in the way of a looser rule below.
-            if record.locked, considered.outcome != .notReached,
+            if record.locked, holds,
                 let after = removeLine(source.text, near: record.location, "locked: true")
             {
                 result.append(
@@ -208,7 +213,10 @@ package struct PolicyEdit: Sendable {
             }
             // A rule of the wanted tier that one condition keeps from matching.
             let failing = considered.conditions.filter { $0.truth != .yes }
-            if record.tier == goal, failing.count == 1, let condition = failing.first?.condition {
+            if record.tier == goal, failing.count == 1, widenings < mostWidenings,
+                let condition = failing.first?.condition
+            {
+                widenings += 1
                 for (old, new) in widened(condition, facts) {
                     guard let after = replaceWord(source.text, at: condition.location, old, new, within: 400) else {
                         continue

@@ -47,7 +47,7 @@ package struct PolicyLint {
                     let conditions = policy.rules[index].conditions
                     let above = chain[..<place].first { earlier in
                         let theirs = policy.rules[Int(earlier.index)].conditions
-                        return theirs.allSatisfy { conditions.contains($0) }
+                        return theirs.allSatisfy { theirs in conditions.contains { $0.implies(theirs) } }
                     }
                     if let above, shadows[index] == nil {
                         shadows[index] = .some(Int(above.index))
@@ -76,24 +76,31 @@ package struct PolicyLint {
         }
     }
 
+    private struct Pair: Hashable {
+        let own: Int32, other: Int32
+    }
+
     private static func relaxations(_ policy: CompiledPolicy) -> [Finding] {
         var found: [Finding] = []
         let organisation = policy.tables[policy.organisation]
         for (agent, layer) in policy.agents.sorted(by: { $0.key < $1.key }) {
-            var told: Set<Int32> = []
+            var told: Set<Pair> = []
             for capability in policy.capabilities.indices {
                 for rule in policy.tables[layer.own].chain(capability) {
-                    let strictest = organisation.chain(capability).max { $0.tier < $1.tier }
-                    guard let strictest, rule.tier < strictest.tier, told.insert(rule.index).inserted else { continue }
-                    let record = policy.rules[Int(rule.index)]
-                    let other = policy.rules[Int(strictest.index)]
-                    let binds = strictest.binds ? ", which binds: it has no effect where that one holds" : ""
-                    found.append(
-                        Finding(
-                            kind: .relaxation, location: record.location,
-                            message:
-                                "`\(record.pattern)` is \(rule.tier.name) for \(agent), looser than \(other.tier.name) at \(other.location.file):\(other.location.line)\(binds)"
-                        ))
+                    for other in organisation.chain(capability) where rule.tier < other.tier {
+                        guard told.insert(Pair(own: rule.index, other: other.index)).inserted else { continue }
+                        let record = policy.rules[Int(rule.index)]
+                        let theirs = policy.rules[Int(other.index)]
+                        let effect =
+                            other.binds
+                            ? "has no effect where that one holds, because it binds" : "loosens it for this agent"
+                        found.append(
+                            Finding(
+                                kind: .relaxation, location: record.location,
+                                message:
+                                    "`\(record.pattern)` is \(rule.tier.name) for \(agent), looser than `\(theirs.pattern)` \(theirs.tier.name) at \(theirs.location.file):\(theirs.location.line), and \(effect)"
+                            ))
+                    }
                 }
             }
         }
@@ -139,6 +146,57 @@ package struct PolicyLint {
             return Finding(
                 kind: .needlessLock, location: record.location,
                 message: "the lock on `\(record.pattern)` does nothing: \(why)")
+        }
+    }
+}
+
+extension Condition {
+    /// Whether it holds only where `other` holds, as far as that can be seen from what they are.
+    fileprivate func implies(_ other: Condition) -> Bool {
+        if self == other { return true }
+        switch (form, other.form) {
+        case (.test(let mine), .test(let theirs)): return mine.implies(theirs)
+        case (.all(let parts), _): return parts.contains { $0.implies(other) }
+        case (.any(let parts), _): return parts.allSatisfy { $0.implies(other) }
+        case (_, .all(let parts)): return parts.allSatisfy { implies($0) }
+        case (_, .any(let parts)): return parts.contains { implies($0) }
+        default: return false
+        }
+    }
+}
+
+extension Condition.Test {
+    fileprivate func implies(_ other: Condition.Test) -> Bool {
+        /// Each of these is covered by one of those.
+        func each<T>(_ mine: [T], _ theirs: [T], _ covers: (T, T) -> Bool) -> Bool {
+            mine.allSatisfy { one in theirs.contains { covers($0, one) } }
+        }
+        switch (self, other) {
+        case (.pathPrefix(let mine), .pathPrefix(let theirs)): return each(mine, theirs) { pathIsUnder($1, $0) }
+        case (.contentSize(let mine, let bound), .contentSize(let theirs, let limit)):
+            switch (mine, theirs) {
+            case (.lt, .lt), (.lte, .lte): return bound <= limit
+            case (.gt, .gt), (.gte, .gte): return bound >= limit
+            case (.lt, .lte): return bound <= limit || bound - 1 <= limit
+            case (.lte, .lt): return bound < limit
+            case (.gt, .gte): return bound + 1 >= limit
+            case (.gte, .gt): return bound > limit
+            default: return false
+            }
+        case (.command(let mine), .command(let theirs)), (.method(let mine), .method(let theirs)),
+            (.argsContain(let mine), .argsContain(let theirs)), (.recipient(let mine), .recipient(let theirs)):
+            return each(mine, theirs) { $0.utf8Equals($1) }
+        case (.commandPrefix(let mine), .commandPrefix(let theirs)): return each(mine, theirs) { $1.starts(with: $0) }
+        case (.commandPrefix(let mine), .command(let theirs)):
+            return mine.allSatisfy { words in theirs.contains { $0.utf8Equals(words[0]) } }
+        case (.host(let mine), .host(let theirs)), (.recipientDomain(let mine), .recipientDomain(let theirs)):
+            return each(mine, theirs) { $0.utf8Equals($1) || !$1.hasPrefix("*") && WebAddress.matches($1, $0) }
+        case (.urlPrefix(let mine), .urlPrefix(let theirs)): return each(mine, theirs) { $1.isUnder($0) }
+        case (.port(let mine), .port(let theirs)): return each(mine, theirs, ==)
+        case (.keyPrefix(let mine), .keyPrefix(let theirs)): return each(mine, theirs) { $1.utf8.starts(with: $0.utf8) }
+        case (.sessionAge(let mine), .sessionAge(let theirs)), (.sessionCalls(let mine), .sessionCalls(let theirs)):
+            return mine <= theirs
+        default: return false
         }
     }
 }

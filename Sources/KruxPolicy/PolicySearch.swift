@@ -6,8 +6,12 @@ package import KruxCore
 package struct PolicySearch: Sendable {
     package struct Witness: Sendable {
         package let decision: Decision
-        /// What to say on a command line, and what must hold besides: `path=/workspace/a/x`, `at 2026-01-05 09:00`.
-        package let call: [String]
+        /// Every argument the call needs, as it would be sent.
+        package let arguments: JSONObject
+        /// When it must be made; nil when that makes no difference.
+        package let time: Timestamp?
+        /// In what session; nil when that makes no difference.
+        package let session: CallFacts.SessionFacts?
     }
 
     package let witness: Witness?
@@ -18,7 +22,7 @@ package struct PolicySearch: Sendable {
     /// Calls that were decided.
     package let tried: Int
 
-    static let most = 300_000
+    static let most = 30_000
 
     /// - Parameters:
     ///   - facts: agent, mode and role, and the arguments that are fixed.
@@ -30,10 +34,20 @@ package struct PolicySearch: Sendable {
         return search.run(upTo: tier)
     }
 
+    /// A call as it is put together.
+    private struct Call {
+        var arguments: JSONObject
+        var time: Timestamp?
+        var session: CallFacts.SessionFacts?
+    }
+
     private struct Choice {
-        /// Nil when it needs no mention.
-        let label: String?
-        let apply: (inout CallFacts) -> Void
+        let apply: (inout Call) -> Void
+
+        init(_ apply: @escaping (inout Call) -> Void) { self.apply = apply }
+
+        /// An argument with this value.
+        init(_ name: String, _ value: JSONValue) { apply = { $0.arguments[name] = value } }
     }
 
     private struct Search {
@@ -73,19 +87,16 @@ package struct PolicySearch: Sendable {
             var places = Array(repeating: 0, count: dimensions.count)
             var tried = 0
             while tried < PolicySearch.most {
-                var facts = base
-                facts.complete = true
-                var labels: [String] = []
-                for (dimension, place) in zip(dimensions, places) {
-                    dimension[place].apply(&facts)
-                    if let label = dimension[place].label { labels.append(label) }
-                }
+                var call = Call(arguments: examples, time: nil, session: nil)
+                for (dimension, place) in zip(dimensions, places) { dimension[place].apply(&call) }
                 tried += 1
+                let facts = facts(call)
                 let decision = policy.decide(facts)
                 if decision.tier <= tier {
                     return PolicySearch(
-                        witness: Witness(decision: decision, call: labels), isExact: true, approximations: [],
-                        tried: tried)
+                        witness: Witness(
+                            decision: decision, arguments: call.arguments, time: call.time, session: call.session),
+                        isExact: true, approximations: [], tried: tried)
                 }
                 var place = 0
                 while place < places.count {
@@ -100,28 +111,85 @@ package struct PolicySearch: Sendable {
                 witness: nil, isExact: approximations.isEmpty, approximations: approximations, tried: tried)
         }
 
+        /// What a gateway would decide on for the call.
+        private func facts(_ call: Call) -> CallFacts {
+            let described = CallDescription(agent: base.agent, declaration: declaration, arguments: call.arguments)
+            var facts = CallFacts(
+                agent: base.agent, capability: base.capability, declaration: declaration,
+                arguments: described.arguments, complete: true, time: call.time ?? base.time)
+            facts.role = base.role
+            facts.mode = base.mode
+            facts.grant = base.grant
+            facts.session = call.session ?? base.session
+            return facts
+        }
+
+        /// The arguments that are fixed, and something for each that is needed.
+        private var examples: JSONObject {
+            var arguments = base.arguments
+            for property in declaration.input.properties where property.required && arguments[property.name] == nil {
+                arguments[property.name] = Self.example(property)
+            }
+            return arguments
+        }
+
+        private static func example(_ property: Property) -> JSONValue {
+            switch property.role {
+            case .url: return "https://other.example/"
+            case .host: return "other.example"
+            case .recipient:
+                if case .array = property.type { return ["someone@other.example"] }
+                return "someone"
+            default: return example(property.type)
+            }
+        }
+
+        private static func example(_ type: SchemaType) -> JSONValue {
+            switch type {
+            case .string(let least, _): .string(least > 8 ? String(repeating: "x", count: least) : "example")
+            case .choice(let words): .string(words.first ?? "")
+            case .integer(let range): .int(range.contains(1) ? 1 : range.lowerBound)
+            case .boolean: false
+            case .array(let element, _): [example(element)]
+            case .object, .map: [:]
+            case .any: "example"
+            }
+        }
+
         private mutating func approximate(_ what: String) {
             let text = "\(what) were tried with examples only"
             if !approximations.contains(text) { approximations.append(text) }
-        }
-
-        private func has(_ reads: Condition.Test.Reads) -> Bool {
-            tests.contains { $0.reads == reads } && !declaration.arguments(readBy: reads).isEmpty
         }
 
         private func isFixed(_ name: String) -> Bool { base.arguments[name] != nil }
 
         // MARK: Dimensions
 
+        /// The arguments that a kind of condition reads and that are not fixed.
+        private func free(_ reads: Condition.Test.Reads) -> [Property] {
+            guard tests.contains(where: { $0.reads == reads }) else { return [] }
+            return declaration.arguments(readBy: reads).filter { !isFixed($0.name) }
+        }
+
+        /// An argument that conditions read both for what it means and by its name has classes that are not all tried.
+        private mutating func noteSecondReading(_ properties: [Property]) {
+            for property in properties where tests.contains(where: { $0.reads == .argument(property.name) }) {
+                approximate("values of `\(property.name)`, which is read in two ways,")
+            }
+        }
+
         private mutating func paths() -> [Choice] {
-            guard has(.paths), base.paths.isEmpty else { return [] }
-            var texts = ["/workspace/\(base.agent)/some-file", "/workspace/\(base.agent)", "/elsewhere/some-file"]
+            let properties = free(.paths)
+            if properties.isEmpty { return [] }
+            noteSecondReading(properties)
+            let workspace = "/workspace/\(base.agent)"
+            var texts = ["\(workspace)/some-file", workspace]
             for test in tests {
                 switch test {
                 case .pathPrefix(let directories), .pathNotUnder(let directories):
                     for directory in directories {
                         let text = String(decoding: directory, as: UTF8.self)
-                        texts += [text.isEmpty ? "/" : text, text + "/some-file"]
+                        texts += [text, text + "/some-file"]
                     }
                 case .pathGlob(let globs):
                     approximate("path globs")
@@ -129,13 +197,10 @@ package struct PolicySearch: Sendable {
                 default: continue
                 }
             }
-            let properties = declaration.arguments(readBy: .paths)
-            return texts.map { text in
-                let label = properties.map { "\($0.name)=\(text)" }.joined(separator: " ")
-                return Choice(label: label) { facts in
-                    facts.paths = properties.map { _ in Array(text.utf8) }
-                    for property in properties { facts.arguments[property.name] = .string(text) }
-                }
+            // What lies outside the workspace is refused before any rule is asked.
+            let inside = texts.filter { pathIsUnder(Array($0.utf8), Array(workspace.utf8)) }
+            return inside.map { text in
+                Choice { call in for property in properties { call.arguments[property.name] = .string(text) } }
             }
         }
 
@@ -143,17 +208,22 @@ package struct PolicySearch: Sendable {
             Array(Set(bounds.flatMap { [$0 - 1, $0, $0 + 1] }.filter { $0 >= least } + [least])).sorted()
         }
 
-        private func sizes() -> [Choice] {
-            guard has(.content), base.contentSize == nil else { return [] }
+        private mutating func sizes() -> [Choice] {
+            guard let property = free(.content).first, case .string(_, let most) = property.type else { return [] }
+            noteSecondReading([property])
             let bounds = tests.compactMap { if case .contentSize(_, let bound) = $0 { bound } else { nil } }
-            let name = declaration.arguments(readBy: .content).first?.name ?? "content"
-            return around(bounds).map { size in
-                Choice(label: "\(name) of \(size) bytes") { $0.contentSize = size }
+            return around(bounds).filter { $0 <= Int64(most) }.map { size in
+                Choice(property.name, .string(String(repeating: "x", count: Int(size))))
             }
         }
 
         private mutating func lines() -> [Choice] {
-            guard has(.line), base.lines.isEmpty else { return [] }
+            let properties = free(.line)
+            guard let property = properties.first, case .command(let words, let shell, _) = property.role,
+                !isFixed(words), !isFixed(shell)
+            else { return [] }
+            noteSecondReading(properties)
+            if tests.contains(where: { $0.reads == .argument(words) }) { approximate("values of `\(words)`") }
             var starts: [[String]] = [["some-program"]]
             var extra: [String] = []
             for test in tests {
@@ -167,19 +237,20 @@ package struct PolicySearch: Sendable {
                 default: continue
                 }
             }
+            extra = Array(Set(extra)).sorted()
+            if extra.count > 5 { approximate("combinations of `args_contain`") }
+            // Every set of the words that rules look for, and a line that goes on after a prefix.
+            let sets = (0..<(1 << min(extra.count, 5))).map { bits in
+                extra.indices.filter { $0 < 5 && bits & (1 << $0) != 0 }.map { extra[$0] }
+            }
             var lines: [[String]] = []
             for start in starts {
-                lines.append(start)
-                for word in extra { lines.append(start + [word]) }
-                if extra.count > 1 { lines.append(start + extra) }
-                // A prefix may not be all there is.
-                lines.append(start + ["some-argument"])
+                for set in sets { lines += [start + set, start + ["some-argument"] + set] }
             }
-            return lines.map { words in
-                Choice(label: "command line `\(CommandLine.joined(words))`") { facts in
-                    facts.lines = [.words(words)]
-                    facts.arguments["command"] = .string(words.first ?? "")
-                    facts.arguments["args"] = .strings(Array(words.dropFirst()))
+            return lines.map { line in
+                Choice { call in
+                    call.arguments[property.name] = .string(line[0])
+                    call.arguments[words] = .strings(Array(line.dropFirst()))
                 }
             }
         }
@@ -199,10 +270,11 @@ package struct PolicySearch: Sendable {
             tests.flatMap { test -> [Int64] in if case .port(let ports) = test { ports } else { [] } }
         }
 
-        private func addresses() -> [Choice] {
-            guard has(.url) || has(.host) && !declaration.arguments(readBy: .url).isEmpty || has(.port),
-                let property = declaration.arguments(readBy: .url).first, base.address == nil
+        private mutating func addresses() -> [Choice] {
+            guard let property = declaration.arguments(readBy: .url).first, !isFixed(property.name),
+                tests.contains(where: { [.url, .host, .port].contains($0.reads) })
             else { return [] }
+            noteSecondReading([property])
             var texts: [String] = []
             let ports = wantedPorts()
             for host in wantedHosts() {
@@ -213,58 +285,34 @@ package struct PolicySearch: Sendable {
                     texts += (ports + [prefix.port]).map { "\(prefix.scheme)://\(prefix.host):\($0)\(prefix.path)" }
                 }
             }
-            return texts.compactMap(WebAddress.init).map { address in
-                let text = "\(address.scheme)://\(address.host):\(address.port)\(address.path)"
-                return Choice(label: "\(property.name)=\(text)") { facts in
-                    facts.address = address
-                    facts.host = address.host
-                    facts.port = address.port
-                    facts.arguments[property.name] = .string(text)
-                }
-            }
+            return texts.map { Choice(property.name, .string($0)) }
         }
 
-        private func plain(_ reads: Condition.Test.Reads) -> Property? {
-            guard has(reads), declaration.arguments(readBy: .url).isEmpty else { return nil }
-            return declaration.arguments(readBy: reads).first { !isFixed($0.name) }
+        private mutating func plain(_ reads: Condition.Test.Reads) -> Property? {
+            guard declaration.arguments(readBy: .url).isEmpty, let property = free(reads).first else { return nil }
+            noteSecondReading([property])
+            return property
         }
 
-        private func hosts() -> [Choice] {
+        private mutating func hosts() -> [Choice] {
             guard let property = plain(.host) else { return [] }
-            return wantedHosts().map { host in
-                Choice(label: "\(property.name)=\(host)") {
-                    $0.host = host
-                    $0.arguments[property.name] = .string(host)
-                }
-            }
+            return wantedHosts().map { Choice(property.name, .string($0)) }
         }
 
-        private func ports() -> [Choice] {
+        private mutating func ports() -> [Choice] {
             guard let property = plain(.port) else { return [] }
-            return (wantedPorts() + [1, 2, 3]).map { port in
-                Choice(label: "\(property.name)=\(port)") {
-                    $0.port = port
-                    $0.arguments[property.name] = .int(port)
-                }
-            }
+            return (wantedPorts() + [1, 2, 3]).map { Choice(property.name, .int($0)) }
         }
 
-        private func methods() -> [Choice] {
-            guard has(.method), let property = declaration.arguments(readBy: .method).first,
-                case .choice(let words) = property.type, !isFixed(property.name)
-            else { return [] }
-            return words.map { word in
-                Choice(label: "\(property.name)=\(word)") {
-                    $0.method = word
-                    $0.arguments[property.name] = .string(word)
-                }
-            }
+        private mutating func methods() -> [Choice] {
+            guard let property = free(.method).first, case .choice(let words) = property.type else { return [] }
+            noteSecondReading([property])
+            return words.map { Choice(property.name, .string($0)) }
         }
 
-        private func recipients() -> [Choice] {
-            guard has(.recipients), base.recipients.isEmpty,
-                let property = declaration.arguments(readBy: .recipients).first
-            else { return [] }
+        private mutating func recipients() -> [Choice] {
+            guard let property = free(.recipients).first(where: \.required) else { return [] }
+            noteSecondReading([property])
             var texts = ["someone@other.example"]
             for test in tests {
                 switch test {
@@ -274,23 +322,18 @@ package struct PolicySearch: Sendable {
                 default: continue
                 }
             }
-            return texts.map { text in
-                Choice(label: "\(property.name)=\(text)") { $0.recipients = [CallFacts.Recipient(text)] }
-            }
+            let isList = if case .array = property.type { true } else { false }
+            return texts.map { Choice(property.name, isList ? [.string($0)] : .string($0)) }
         }
 
-        private func keys() -> [Choice] {
-            guard has(.key), base.key == nil, let property = declaration.arguments(readBy: .key).first else {
-                return []
-            }
+        private mutating func keys() -> [Choice] {
+            guard let property = free(.key).first else { return [] }
+            noteSecondReading([property])
             let prefixes = tests.flatMap { test -> [String] in
                 if case .keyPrefix(let prefixes) = test { prefixes } else { [] }
             }
-            return (["some-key"] + prefixes.flatMap { [$0, $0 + "some-key"] }).map { key in
-                Choice(label: "\(property.name)=\(key)") {
-                    $0.key = key
-                    $0.arguments[property.name] = .string(key)
-                }
+            return (["some-key"] + prefixes.flatMap { [$0, $0 + "some-key"] }).map {
+                Choice(property.name, .string($0))
             }
         }
 
@@ -322,7 +365,7 @@ package struct PolicySearch: Sendable {
             }
             return seconds.sorted().map { second in
                 let time = Timestamp(microseconds: second * 1_000_000)
-                return Choice(label: "at \(time.rfc3339)") { $0.time = time }
+                return Choice { $0.time = time }
             }
         }
 
@@ -346,15 +389,7 @@ package struct PolicySearch: Sendable {
             return labels.flatMap { label in
                 around(ages).flatMap { age in
                     around(calls).map { count in
-                        let words =
-                            [
-                                label.map { "session labelled \($0)" }, ages.isEmpty ? nil : "\(age) s old",
-                                calls.isEmpty ? nil : "after \(count) calls",
-                            ]
-                            .compactMap { $0 }
-                        return Choice(label: words.isEmpty ? nil : words.joined(separator: ", ")) {
-                            $0.session = .init(label: label, ageSeconds: age, calls: count)
-                        }
+                        Choice { $0.session = .init(label: label, ageSeconds: age, calls: count) }
                     }
                 }
             }
@@ -389,10 +424,10 @@ package struct PolicySearch: Sendable {
                     let (_, violations) = ObjectSchema([property]).validate(JSONObject([(name, value)]))
                     return violations.isEmpty
                 }
-                var choices = valid.map { value in
-                    Choice(label: "\(name)=\(value.string ?? value.canonicalText)") { $0.arguments[name] = value }
+                var choices = valid.map { Choice(name, $0) }
+                if !property.required, property.defaultValue == nil {
+                    choices.append(Choice { $0.arguments[name] = .none })
                 }
-                if !property.required, property.defaultValue == nil { choices.append(Choice(label: nil) { _ in }) }
                 if !choices.isEmpty { result.append(choices) }
             }
             return result

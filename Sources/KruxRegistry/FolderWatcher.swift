@@ -6,8 +6,8 @@ import Synchronization
 /// files, and a folder that is replaced or made later are all changes; a burst of them is told once it is over.
 package final class FolderWatcher: Sendable {
     /// A burst is over after this long without a change, or after the longer time in any case.
-    private static let quietMilliseconds: Int32 = 15
-    private static let longestMilliseconds: Int64 = 50
+    private static let quietMilliseconds: Int32 = 25
+    private static let longestMilliseconds: Int64 = 60
 
     private let inotify: Int32
     /// A pipe whose closing ends the thread.
@@ -136,10 +136,22 @@ package final class FolderWatcher: Sendable {
                 switch watched[event.wd] {
                 case .parent(let names)?: counts = counts || names.contains(name)
                 // An overflow has no descriptor; what was lost may have counted.
-                case .folder?, nil: counts = true
+                // A file that is made is told of again once it is written and closed; until then it may be half there.
+                case .folder?:
+                    let made = event.mask & UInt32(IN_CREATE) != 0 && event.mask & UInt32(IN_ISDIR) == 0
+                    counts = counts || !made || Self.isLink(name, in: folders)
+                case nil: counts = true
                 }
                 offset = nameStart + Int(event.len)
             }
+        }
+    }
+
+    /// A link is whole once it is made.
+    private static func isLink(_ name: String, in folders: [String]) -> Bool {
+        folders.contains { folder in
+            var status = stat()
+            return lstat("\(folder)/\(name)", &status) == 0 && status.st_mode & S_IFMT == S_IFLNK
         }
     }
 

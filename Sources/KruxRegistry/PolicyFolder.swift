@@ -136,13 +136,31 @@ package struct PolicyFolder: Sendable {
     }
 
     private func read(_ file: String) throws -> [UInt8] {
-        guard let data = FileManager.default.contents(atPath: file) else { throw failure(file) }
+        // Not blocking, so that a pipe without a writer is no trap.
+        let descriptor = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else { throw failure(file) }
+        defer { close(descriptor) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw failure(file) }
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            throw StructuredError(
+                .ioFailure, "`\(file)` is no ordinary file", recovery: ["Move it out of the policies folder."])
+        }
+        var data: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 64 << 10)
+        while data.count <= 1 << 20 {
+            let count = chunk.withUnsafeMutableBytes { Foundation.read(descriptor, $0.baseAddress, $0.count) }
+            if count < 0, errno == EINTR { continue }
+            if count < 0 { throw failure(file) }
+            if count == 0 { break }
+            data += chunk[..<count]
+        }
         // The reader refuses what is too long or no UTF-8, with a place; a bundle holds text, so it is checked here too.
         guard data.count <= 1 << 20, String(validating: data, as: UTF8.self) != nil else {
             throw StructuredError(
                 .invalidRequest, "`\(file)` is over 1 MiB or no UTF-8 text", recovery: ["Save it as UTF-8 text."])
         }
-        return [UInt8](data)
+        return data
     }
 
     private func failure(_ file: String) -> StructuredError {

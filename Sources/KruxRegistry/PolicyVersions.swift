@@ -63,10 +63,20 @@ package enum PolicyVersions {
         try tx.rows(
             "SELECT v.version, v.digest, json_extract(v.bundle, '$.active'), v.created_at, v.created_by, m.value IS NOT NULL FROM policy_versions v LEFT JOIN meta m ON m.key = 'policy_version' AND m.value = v.version ORDER BY v.version"
         ) {
-            Entry(
+            let last = try activation(tx, $0.int(0))
+            return Entry(
                 version: $0.int(0), digest: $0.blob(1).hex, policy: $0.text(2),
-                createdAt: Timestamp(microseconds: $0.int(3)), createdBy: $0.text(4), inForce: $0.int(5) == 1)
+                activatedAt: last?.at ?? Timestamp(microseconds: $0.int(3)), activatedBy: last?.by ?? $0.text(4),
+                inForce: $0.int(5) == 1)
         }
+    }
+
+    /// When a version was last put in force and by whom, by the record; nil for a row that was pruned.
+    package static func activation(_ tx: any ReadTx, _ version: Int64) throws -> (at: Timestamp, by: String)? {
+        try tx.first(
+            "SELECT time, principal FROM audit WHERE phase = 'policy' AND json_extract(body, '$.detail.action') = 'activated' AND json_extract(body, '$.detail.version') = ? ORDER BY seq DESC LIMIT 1",
+            [.int(version)]
+        ) { (Timestamp(microseconds: $0.int(0)), $0.text(1)) }
     }
 
     package struct Entry: Sendable {
@@ -74,8 +84,9 @@ package enum PolicyVersions {
         package let digest: String
         /// The active policy's name.
         package let policy: String
-        package let createdAt: Timestamp
-        package let createdBy: String
+        /// Last.
+        package let activatedAt: Timestamp
+        package let activatedBy: String
         package let inForce: Bool
     }
 

@@ -12,6 +12,9 @@ ALTER TABLE sessions ADD COLUMN calls INTEGER NOT NULL DEFAULT 0;
 -- from their bundle when they are needed.
 ALTER TABLE policy_versions ADD COLUMN compiled BLOB;
 
+-- Which policy was put in force when: few rows of many.
+CREATE INDEX audit_of_policies ON audit (seq) WHERE phase = 'policy';
+
 -- Calls admitted without approval under rules with a rate limit. `elapsed` is microseconds of a clock that nobody
 -- sets and that never goes back, over restarts too.
 CREATE TABLE rate_calls (
