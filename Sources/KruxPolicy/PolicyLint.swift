@@ -41,16 +41,19 @@ package struct PolicyLint {
         var shadows: [Int: Int?] = [:]
         for table in policy.tables {
             for chain in table.chains {
-                for (place, rule) in chain.enumerated() {
+                var earlier = EarlierRules()
+                for rule in chain {
                     let index = Int(rule.index)
                     reached[index] = true
                     let conditions = policy.rules[index].conditions
-                    let above = chain[..<place].first { earlier in
-                        let theirs = policy.rules[Int(earlier.index)].conditions
-                        return theirs.allSatisfy { theirs in conditions.contains { $0.implies(theirs) } }
+                    let above = earlier.candidates(conditions).first { candidate in
+                        policy.rules[candidate].conditions.allSatisfy { theirs in
+                            conditions.contains { $0.implies(theirs) }
+                        }
                     }
+                    earlier.add(index, conditions)
                     if let above, shadows[index] == nil {
-                        shadows[index] = .some(Int(above.index))
+                        shadows[index] = .some(above)
                     } else if above == nil {
                         shadows[index] = .some(nil)
                     }
@@ -73,6 +76,39 @@ package struct PolicyLint {
                 message:
                     "whatever this rule for `\(record.pattern)` matches, `\(other.pattern)` at \(other.location.file):\(other.location.line) matches first"
             )
+        }
+    }
+
+    /// The rules above one, by their first condition: what shadows a rule has one that the rule's own imply.
+    private struct EarlierRules {
+        /// Of one kind this many are looked at; a chain of thousands on one kind would take its square.
+        private static let most = 500
+        private var byFolder: [[UInt8]: [Int]] = [:]
+        private var byKey: [String: [Int]] = [:]
+
+        mutating func add(_ rule: Int, _ conditions: [Condition]) {
+            guard let first = conditions.first else { return }
+            if case .test(.pathPrefix(let directories)) = first.form {
+                for directory in directories { byFolder[directory, default: []].append(rule) }
+            } else {
+                byKey[first.key, default: []].append(rule)
+            }
+        }
+
+        func candidates(_ conditions: [Condition]) -> [Int] {
+            var found: Set<Int> = []
+            for (test, _) in conditions.flatMap(\.tests) {
+                guard case .pathPrefix(let directories) = test, let path = directories.first else { continue }
+                let slash = UInt8(ascii: "/")
+                for end in 0...path.count where end == 0 || end == path.count || path[end] == slash {
+                    found.formUnion((byFolder[Array(path[..<end])] ?? []).prefix(Self.most))
+                }
+            }
+            // A program's name is implied by a line that begins with it.
+            let keys = Set(
+                conditions.flatMap(\.tests).map(\.condition.key) + conditions.map(\.key) + ["all", "any", "command"])
+            for key in keys { found.formUnion((byKey[key] ?? []).prefix(Self.most)) }
+            return found.sorted()
         }
     }
 
