@@ -196,20 +196,22 @@ extension Engine {
         ])
     }
 
-    /// The version in force before the current one, by the record.
+    /// The version in force before the current one that said something else, by the record.
     private func previousVersion() throws -> Int64 {
-        let current = policy.version
-        let found = try store.read { tx in
-            try tx.first(
-                "SELECT json_extract(body, '$.detail.version') FROM audit WHERE phase = 'policy' AND json_extract(body, '$.detail.action') = 'activated' AND json_extract(body, '$.detail.version') <> ? ORDER BY seq DESC LIMIT 1",
-                [.int(current)]
+        let current = policy
+        let earlier = try store.read { tx in
+            try tx.rows(
+                "SELECT json_extract(body, '$.detail.version') FROM audit WHERE phase = 'policy' AND json_extract(body, '$.detail.action') = 'activated' AND json_extract(body, '$.detail.version') <> ? ORDER BY seq DESC LIMIT 100",
+                [.int(current.version)]
             ) { $0.int(0) }
         }
-        guard let found else {
-            throw StructuredError(
-                .notFound, "no other policy has been in force", recovery: ["See `kruxos policy history`."])
+        for number in earlier {
+            // The same documents compiled anew, as after an upgrade, are no step back.
+            let version = try store.read { try PolicyVersions.find($0, number) }
+            if let version, version.bundle != current.bundle { return number }
         }
-        return found
+        throw StructuredError(
+            .notFound, "no other policy has been in force", recovery: ["See `kruxos policy history`."])
     }
 
     // MARK: Modes, roles and sessions

@@ -70,9 +70,10 @@ package final class Store: SnapshotSource, Sendable {
     package func read<T>(_ body: (any ReadTx) throws -> T) throws -> T { try readers.read(body) }
 
     /// The statements that make up the schema of the newest version, sorted: what a file of ours must hold.
-    package static func expectedSchema() throws -> [String] {
+    /// - Parameter version: of an older file that no writer has brought up to date.
+    package static func expectedSchema(through version: Int32 = Migrations.latest) throws -> [String] {
         let memory = try DatabaseQueue()
-        try migrate(memory)
+        try migrate(memory, through: version)
         return try memory.unsafeRead { try schema(DatabaseReadTx(db: $0)) }
     }
 
@@ -110,16 +111,16 @@ package final class Store: SnapshotSource, Sendable {
         }
     }
 
-    private static func migrate(_ queue: DatabaseQueue) throws {
+    private static func migrate(_ queue: DatabaseQueue, through latest: Int32 = Migrations.latest) throws {
         try queue.writeWithoutTransaction { db in
             let version = try Int32.fetchOne(db, sql: "PRAGMA user_version") ?? 0
-            guard version < Migrations.latest else { return }
+            guard version < latest else { return }
             try db.inTransaction(.exclusive) {
-                for migration in Migrations.all where migration.version > version {
+                for migration in Migrations.all where migration.version > version && migration.version <= latest {
                     try db.execute(sql: migration.sql)
                 }
                 try db.execute(sql: "PRAGMA application_id = \(applicationID)")
-                try db.execute(sql: "PRAGMA user_version = \(Migrations.latest)")
+                try db.execute(sql: "PRAGMA user_version = \(latest)")
                 return .commit
             }
         }
@@ -129,6 +130,8 @@ package final class Store: SnapshotSource, Sendable {
 /// A connection that cannot write: for the commands that only read, and for a file elsewhere.
 package final class ReadOnlyStore: SnapshotSource, Sendable {
     private let queue: DatabaseQueue
+    /// The file's schema.
+    private let version: Int32
 
     /// - Parameters:
     ///   - immutable: for a copy of the file that nobody writes; refused when a log with content lies beside it.
@@ -175,6 +178,7 @@ package final class ReadOnlyStore: SnapshotSource, Sendable {
                     .newerSchema, "`\(path)` has schema \(version), and this kruxos knows up to \(Migrations.latest)",
                     hint: "use the newer kruxos that wrote it")
             }
+            self.version = version
         } catch {
             throw Writer.translate(error)
         }
@@ -189,7 +193,15 @@ package final class ReadOnlyStore: SnapshotSource, Sendable {
                 return try body(DatabaseReadTx(db: db))
             }
         } catch {
-            throw Writer.translate(error)
+            let translated = Writer.translate(error)
+            // What this version reads may not be there yet.
+            if version < Migrations.latest, let error = translated as? StoreError, error.code == .inputOutput {
+                throw StoreError(
+                    .olderSchema, "the file has schema \(version), and this needs \(Migrations.latest)",
+                    hint:
+                        "start the gateway, or create an agent: the next kruxos that writes brings the file up to date")
+            }
+            throw translated
         }
     }
 

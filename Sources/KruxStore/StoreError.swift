@@ -5,6 +5,8 @@ package struct StoreError: Error, Sendable, Equatable, CustomStringConvertible {
         case foreignFile
         /// The schema is newer than this binary.
         case newerSchema
+        /// The schema is older than what is asked of it.
+        case olderSchema
         /// Another process is the writer.
         case locked
         /// There is no database where one was expected.
