@@ -33,7 +33,13 @@ struct StatusCommand: AsyncParsableCommand {
         if common.json { return Console.print(.object(status)) }
         func line(_ title: String, _ text: String?) {
             guard let text else { return }
-            Console.print(title + String(repeating: " ", count: 15 - title.count) + text)
+            // A problem may have several lines, and quotes what people wrote.
+            let shown = text.split(separator: "\n", omittingEmptySubsequences: false).map {
+                Console.visible(String($0))
+            }
+            Console.print(
+                title + String(repeating: " ", count: 15 - title.count)
+                    + shown.joined(separator: "\n" + String(repeating: " ", count: 15)))
         }
         let running = status["running"]?.bool == true
         line("Gateway:", running ? "running (\(status["health"]?.string ?? "-"))" : "not running")

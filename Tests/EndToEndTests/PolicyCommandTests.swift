@@ -273,4 +273,33 @@ import Testing
             #expect(none.code == 4 && none.output.hasPrefix("No: "), "\(none)")
         }
     }
+
+    /// What a foreign file says moves no cursor and fakes no line.
+    @Test func controlCharactersOfAPolicyAreShownNotSent() async throws {
+        try await withTemporaryFolder { folder in
+            let kruxos = Kruxos(home: folder + "/home")
+            _ = try kruxos.createAgent("a")
+            try write(
+                """
+                name: "ev\\e[31mil"
+                description: "d\\e]0;t\\a"
+                rules:
+                  - { capability: filesystem.read, tier: blocked, reason: "r\\e]0;x\\aq" }
+                  - { capability: "*", tier: notify, condition: { session: { label: "l\\e[2J" } } }
+                defaults: { tier: notify }
+                """, to: "\(kruxos.home)/policies/evil.yaml")
+            let name = "ev\u{1b}[31mil"
+            let call = ["--agent", "a", "--capability", "filesystem.read"]
+            for arguments in [
+                ["config", "validate", "\(kruxos.home)/policies/evil.yaml"], ["policy", "list"],
+                ["config", "set", "policy", name], ["config", "show", "policy"], ["config", "check-policy"] + call,
+                ["policy", "explain", "--all"] + call, ["policy", "lint"], ["policy", "history"], ["status"],
+                ["policy", "can", "--agent", "a", "--capability", "git.push"],
+            ] {
+                let result = try Kruxos.execute(Kruxos.path, arguments + ["--home", kruxos.home])
+                #expect(!(result.output + result.errors).utf8.contains(0x1B), "\(arguments)")
+                #expect(result.code < 64, "\(arguments): \(result)")
+            }
+        }
+    }
 }
