@@ -42,6 +42,13 @@ struct PolicyReport {
         return document.agent?.value
     }
 
+    /// The policies that come with the binary, where there is no home.
+    static var templates: PolicyBundle {
+        PolicyBundle(
+            system: PolicySource(file: "system.yaml", text: BuiltInPolicies.system), active: "personal-permissive",
+            policies: BuiltInPolicies.templates.map { PolicySource(file: $0.file, text: $0.text) })
+    }
+
     /// The default of the policies that a document extends.
     private static func inheritedDefault(_ document: PolicyDocument, _ bundle: PolicyBundle) -> Tier? {
         let library = bundle.policies.compactMap { try? PolicyDocumentReader.read($0.text, file: $0.file).get() }
@@ -60,9 +67,7 @@ struct PolicyReport {
         let parts = file.split(separator: "/").map(String.init)
         let name = parts.last ?? file
         let document = try PolicyDocumentReader.read(source, file: name).get()
-        let templates = PolicyBundle(
-            system: PolicySource(file: "system.yaml", text: BuiltInPolicies.system), active: "personal-permissive",
-            policies: BuiltInPolicies.templates.map { PolicySource(file: $0.file, text: $0.text) })
+        let templates = Self.templates
         var base = templates
         if let folder, let files = try? folder.bundle(active: templates.active, system: BuiltInPolicies.system) {
             base = files

@@ -67,9 +67,7 @@ struct PolicyTestCommand: AsyncParsableCommand {
             let active = (try? PolicyInForce(common).version.bundle.active) ?? "personal-permissive"
             return try PolicyFolder(path: home.policies).bundle(active: active, system: BuiltInPolicies.system)
         }
-        return PolicyBundle(
-            system: PolicySource(file: "system.yaml", text: BuiltInPolicies.system), active: "personal-permissive",
-            policies: BuiltInPolicies.templates.map { PolicySource(file: $0.file, text: $0.text) })
+        return PolicyReport.templates
     }
 
     private func show(_ ran: Ran) {

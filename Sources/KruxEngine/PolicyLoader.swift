@@ -178,7 +178,8 @@ extension Engine {
                 now.requirements.filter { $0.file.isAbsolutePath }
                 + version.bundle.requirements.filter { !$0.file.isAbsolutePath }
             bundle = TimeZones.resolved(bundle)
-            // Before a file is touched, it must be clear that it compiles.
+            // Before a file is touched, it must be clear that the stored texts are whole, and that they compile.
+            if version.compiled != nil { _ = try version.policy(Capabilities.catalogue) }
             _ = try PolicyCompiler.compile(bundle, catalogue: Capabilities.catalogue)
             let replaced = try folder.write(bundle, now: clock.now())
             let loaded = try loader.activate(bundle, over: stored, by: principal, now: clock.now())

@@ -10,8 +10,9 @@ struct ConditionTyping {
         let hint: String?
     }
 
-    /// What is wrong with the test; nil when some covered capability can be judged by it.
-    func problem(_ test: Condition.Test, _ pattern: String, _ covered: [Int]) -> Problem? {
+    /// - Parameter key: the condition's, as written.
+    /// - Returns: what is wrong with the test; nil when some covered capability can be judged by it.
+    func problem(_ test: Condition.Test, _ key: String, _ pattern: String, _ covered: [Int]) -> Problem? {
         switch test {
         case .timeBetween(_, _, let zone), .days(_, let zone):
             if zones[zone.name] != nil || zone.name == "UTC" { return nil }
@@ -21,9 +22,9 @@ struct ConditionTyping {
         case .sessionLabel, .sessionAge, .sessionCalls: return nil
         case .argument(let name, let test): return problem(name, test, pattern, covered)
         case .method(let methods):
-            return absent(test, "method", pattern, covered)
+            return absent(test, key, pattern, covered)
                 ?? wrongChoice(methods, properties(test.reads, covered).map(\.type), "method")
-        default: return absent(test, Self.key(test), pattern, covered)
+        default: return absent(test, key, pattern, covered)
         }
     }
 
@@ -42,30 +43,6 @@ struct ConditionTyping {
     private static func few(_ names: [String]) -> String {
         guard names.count > 3 else { return names.joined(separator: ", ") }
         return names.prefix(3).joined(separator: ", ") + " and \(names.count - 3) more"
-    }
-
-    private static func key(_ test: Condition.Test) -> String {
-        switch test {
-        case .pathPrefix: "path_prefix"
-        case .pathNotUnder: "path_not_under"
-        case .pathGlob: "path_glob"
-        case .contentSize(let comparison, _): "content_size_\(comparison.rawValue)"
-        case .command: "command"
-        case .commandPrefix: "command_prefix"
-        case .commandGlob: "command_glob"
-        case .argsContain: "args_contain"
-        case .host: "host"
-        case .urlPrefix: "url_prefix"
-        case .method: "method"
-        case .port: "port"
-        case .recipient: "recipient"
-        case .recipientDomain: "recipient_domain"
-        case .keyPrefix: "key_prefix"
-        case .argument(let name, _): name
-        case .timeBetween: "time_between"
-        case .days: "days"
-        case .sessionLabel, .sessionAge, .sessionCalls: "session"
-        }
     }
 
     private func problem(_ name: String, _ test: Condition.ArgumentTest, _ pattern: String, _ covered: [Int])

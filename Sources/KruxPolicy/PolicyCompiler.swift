@@ -284,7 +284,7 @@ package struct PolicyCompiler {
             let key = "\(condition.key) \(rule.pattern.text)"
             if !depends, judged.contains(key) { continue }
             let typing = ConditionTyping(catalogue: catalogue, zones: zones)
-            if let problem = typing.problem(test, rule.pattern.text, covered) {
+            if let problem = typing.problem(test, condition.key, rule.pattern.text, covered) {
                 errors.append(PolicyDiagnostic(condition.location, problem.message, hint: problem.hint))
             } else if !depends {
                 judged.insert(key)

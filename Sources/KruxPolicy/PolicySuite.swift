@@ -107,10 +107,7 @@ package struct PolicySuite: Sendable {
             results.append(
                 Result(name: test.name, location: test.location, failures: test.failures(decision, compiled)))
         }
-        var tables = compiled.system + [compiled.organisation]
-        for agent in Set(cases.map(\.agent)) {
-            if let layer = compiled.agents[agent] { tables += [layer.own] + layer.tightening }
-        }
+        let tables = Set(cases.map(\.agent)).flatMap { compiled.tables(for: $0) }
         let asked = Set(tables.flatMap { compiled.tables[$0].chains.joined().map { Int($0.index) } })
         var places: Set<SourceLocation> = []
         let rules = asked.sorted().map { compiled.rules[$0] }.filter { places.insert($0.location).inserted }

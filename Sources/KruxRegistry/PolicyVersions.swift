@@ -19,9 +19,17 @@ extension PolicyVersion {
     /// The policy as the stored bytes say it; a version without them is compiled from its sources.
     package func policy(_ catalogue: Catalogue) throws -> CompiledPolicy {
         guard let compiled else { return try PolicyCompiler.compile(bundle, catalogue: catalogue) }
-        do { return try CompiledPolicy(form: compiled, catalogue: catalogue) } catch {
+        let policy: CompiledPolicy
+        do { policy = try CompiledPolicy(form: compiled, catalogue: catalogue) } catch {
             throw StoreError(.corrupt, "policy version \(version): \(error)")
         }
+        // The sources are shown, compared and written back; they must be the ones that were compiled.
+        guard policy.source == bundle.digest else {
+            throw StoreError(
+                .corrupt, "the sources of policy version \(version) are not the ones it was compiled from",
+                hint: "put a backup in the file's place")
+        }
+        return policy
     }
 }
 

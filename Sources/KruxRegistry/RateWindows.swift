@@ -60,6 +60,8 @@ package final class RateWindows: Sendable {
     }
 
     private static let marker = "rate_clock"
+    /// In the year 73,000.
+    private static let end: Int64 = 1 << 61
     /// What to write so that the next gateway on this boot goes on where this one stands.
     private let anchor: String
 
@@ -68,12 +70,18 @@ package final class RateWindows: Sendable {
     ///   - boot: names the run of the machine that `monotonic` counts from.
     ///   - monotonic: microseconds of a clock that only goes forward, suspended or not.
     package init(_ tx: any ReadTx, wall: Int64, boot: String, monotonic: @escaping @Sendable () -> Int64) throws {
-        let last = (try tx.first("SELECT max(elapsed) FROM rate_calls") { $0.optionalInt(0) } ?? nil) ?? 0
+        // Times beyond any clock are no times; they would overflow what is added to them.
+        let last =
+            (try tx.first("SELECT max(elapsed) FROM rate_calls WHERE elapsed < ?", [.int(Self.end)]) {
+                $0.optionalInt(0)
+            } ?? nil) ?? 0
         let stored = try tx.first("SELECT value FROM meta WHERE key = ?", [.text(Self.marker)]) { $0.text(0) }
         let parts = stored?.split(separator: " ").map(String.init) ?? []
         let now = monotonic()
         let base: Int64
-        if parts.count == 2, parts[0].utf8Equals(boot), let known = Int64(parts[1]) {
+        if parts.count == 2, parts[0].utf8Equals(boot), let known = Int64(parts[1]),
+            (-Self.end..<Self.end).contains(known)
+        {
             base = known
         } else {
             base = max(wall, last + 1) - now
@@ -184,7 +192,7 @@ package final class RateWindows: Sendable {
                 "SELECT elapsed FROM rate_calls WHERE agent = ? AND layer = ? AND document = ? AND pattern = ? AND elapsed > ? AND elapsed <= ? ORDER BY elapsed",
                 [
                     .text(window.agent), .text(window.layer.rawValue), .text(window.document), .text(window.pattern),
-                    .int(from), .int(until),
+                    .int(from), .int(min(until, end)),
                 ]
             ) { $0.int(0) }
         }

@@ -401,6 +401,41 @@ struct PolicyHome {
         }
     }
 
+    @Test func aStoredPolicyThatWasChangedIsNotUsed() async throws {
+        for change in [
+            "UPDATE policy_versions SET compiled = CAST(replace(CAST(compiled AS TEXT), 'notify', 'autonomous') AS BLOB)",
+            "UPDATE policy_versions SET bundle = replace(bundle, 'tier: notify', 'tier: autonomous')",
+        ] {
+            try await PolicyHome.with("capabilities: { filesystem.mkdir: { tier: notify } }") { fixture in
+                let copy = fixture.home.root + "/copy.db"
+                try FileManager.default.copyItem(atPath: fixture.home.database, toPath: copy)
+                try tamper(copy, change)
+                let store = try ReadOnlyStore(path: copy)
+                #expect(throws: StoreError(.corrupt, "")) {
+                    _ = try store.read(PolicyVersions.current)?.policy(Capabilities.catalogue)
+                }
+            }
+        }
+    }
+
+    @Test func aRateClockOfAForeignHandIsNotBelieved() async throws {
+        try await PolicyHome.with(
+            "capabilities: { system.time: { tier: autonomous, rate_limit: { max: 1, window: 60 } } }"
+        ) {
+            fixture in
+            try tamper(
+                fixture.home.database,
+                "UPDATE meta SET value = 'test 9223372036854775807' WHERE key = 'rate_clock'; INSERT INTO rate_calls VALUES ('tester', 'agent', 'tester', 'system.time', 9223372036854775807, 1)"
+            )
+            try await fixture.engine { engine in
+                let first = PolicyHome.kind(try await PolicyHome.call(engine, "system.time", [:]))
+                let second = PolicyHome.kind(try await PolicyHome.call(engine, "system.time", [:]))
+                #expect(first == .rateLimited || first == nil)
+                #expect(second == .rateLimited)
+            }
+        }
+    }
+
     @Test func theStoredBytesDecide() async throws {
         try await PolicyHome.with("capabilities: { filesystem.mkdir: { tier: notify } }") { fixture in
             let store = try ReadOnlyStore(path: fixture.home.database)

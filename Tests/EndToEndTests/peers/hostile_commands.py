@@ -35,6 +35,10 @@ commands = [
     ["agent", "mode", None], ["agent", "mode", "a", None], ["agent", "role", "a", None], ["agent", "session", None, "--label", "x"],
     ["agent", "session", "s_1", "--label", None], ["agent", "create", "--name", "n", "--purpose", "p", "--role", None],
     ["config", "check-policy", "--agent", "a", "--capability", "filesystem.read", None],
+    ["config", "check-policy", "--agent", "a", "--capability", "system.time", "--at", None],
+    ["config", "check-policy", "--agent", "a", "--capability", "system.time", "--session-age", None],
+    ["config", "check-policy", "--agent", "a", "--capability", "system.time", "--session-calls", None],
+    ["config", "check-policy", "--agent", "a", "--capability", "system.time", "--session-label", None],
     [None], ["status", None],
 ]
 count = 0
