@@ -14,6 +14,8 @@ package enum Migrations {
         Migration(
             version: 2, name: "policy_language",
             sql: String(decoding: PackageResources._002_policy_language_sql, as: UTF8.self)),
+        Migration(
+            version: 3, name: "evidence", sql: String(decoding: PackageResources._003_evidence_sql, as: UTF8.self)),
     ]
 
     package static let latest: Int32 = Int32(all.count)

@@ -86,11 +86,62 @@ package enum ApprovalQueue {
             "SELECT \(columns) FROM approvals\(condition) ORDER BY number LIMIT \(limit)", arguments, request)
     }
 
-    /// The id the next request gets: `ap_001`, …, `ap_999`, `ap_1000`.
+    /// The id the next request gets: `ap_001`, …, `ap_999`, `ap_1000`; in the second epoch `ap_2_001`, and so on, so
+    /// that an id which a restore has forgotten is never given to another request.
     package static func nextID(_ tx: any ReadTx) throws -> (number: Int64, id: String) {
         let number = try tx.first("SELECT coalesce(max(number), 0) + 1 FROM approvals") { $0.int(0) } ?? 1
-        let digits = "\(number)"
-        return (number, "ap_" + String(repeating: "0", count: max(0, 3 - digits.utf8.count)) + digits)
+        let series = try tx.first("SELECT value FROM meta WHERE key = ?", [.text(seriesKey)]) { $0.text(0) }
+        let parts = (series ?? "").split(separator: " ").compactMap { Int64($0) }
+        let digits = "\(number - (parts.count == 2 ? parts[1] : 0))"
+        let prefix = parts.count == 2 ? "ap_\(parts[0])_" : "ap_"
+        return (number, prefix + String(repeating: "0", count: max(0, 3 - digits.utf8.count)) + digits)
+    }
+
+    /// `<epoch> <number of the last request before it>`.
+    private static let seriesKey = "approval_series"
+
+    /// After a restore nobody knows what became of what the backup shows as open: pending requests are cancelled,
+    /// approved and executing ones end as unknown, and ids begin anew.
+    /// - Returns: the requests as they were.
+    package static func abandonAll(_ tx: WriteTx, epoch: Int64, now: Timestamp) throws -> [(
+        ApprovalRequest, ApprovalState
+    )] {
+        let open = try tx.rows(
+            "SELECT \(columns) FROM approvals WHERE state IN ('pending', 'approved', 'executing') ORDER BY number", [],
+            request)
+        let ended = try open.map { request -> (ApprovalRequest, ApprovalState) in
+            guard let next = request.state.after(request.state == .pending ? .cancel : .loseTrack) else {
+                throw conflict(request)
+            }
+            let error =
+                next == .cancelled
+                ? StructuredError(
+                    .approvalCancelled,
+                    "\(request.id) was cancelled: the gateway's database was restored from a backup",
+                    recovery: ["Call again if it is still needed."], context: ["request_id": .string(request.id)])
+                : StructuredError(
+                    .outcomeUnknown,
+                    "the gateway's database was restored from a backup; \(request.id) may or may not have run",
+                    recovery: ["Look at what the call was to change before doing it again."],
+                    context: ["request_id": .string(request.id)])
+            let result: JSONObject = ["error": error.json]
+            try tx.execute(
+                "UPDATE approvals SET state = ?, result = ?, finished_at = ? WHERE id = ?",
+                [.text(next.rawValue), .text(result.canonicalText), .int(now.microseconds), .text(request.id)])
+            return (request, next)
+        }
+        let last = try tx.first("SELECT coalesce(max(number), 0) FROM approvals") { $0.int(0) } ?? 0
+        try tx.execute(
+            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            [.text(seriesKey), .text("\(epoch) \(last)")])
+        return ended
+    }
+
+    /// Forgets what old requests asked for and got; that they were made and how they ended stays.
+    package static func prune(_ tx: WriteTx, finishedBefore time: Timestamp) throws -> Int {
+        try tx.execute(
+            "UPDATE approvals SET arguments = '{\"$pruned\":true}', binding = '{}', decision_reason = NULL, result = '{\"pruned\":true}' WHERE finished_at < ? AND result IS NOT '{\"pruned\":true}'",
+            [.int(time.microseconds)])
     }
 
     package struct NewRequest: Sendable {

@@ -14,7 +14,7 @@ package enum ApprovalState: String, Sendable, CaseIterable {
         /// The decision or what it was bound to is another now.
         case refuse
         case succeed, fail
-        /// A crash between intent and outcome.
+        /// A crash between intent and outcome, or a restore.
         case loseTrack
     }
 
@@ -29,7 +29,8 @@ package enum ApprovalState: String, Sendable, CaseIterable {
         case (.approved, .refuse): .refused
         case (.executing, .succeed): .succeeded
         case (.executing, .fail): .failed
-        case (.executing, .loseTrack): .unknown
+        // An approved request of a restored file may have run after the backup was made.
+        case (.executing, .loseTrack), (.approved, .loseTrack): .unknown
         default: nil
         }
     }

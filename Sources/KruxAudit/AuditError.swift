@@ -6,6 +6,10 @@ package struct AuditError: Error, Sendable, Equatable, CustomStringConvertible {
         /// The record contradicts itself.
         case inconsistent
         case invalidFilter
+        /// The database is not the one that `keys/head` has seen last.
+        case wrongHead
+        /// There is no such row, receipt or key.
+        case notFound
     }
 
     package let code: Code

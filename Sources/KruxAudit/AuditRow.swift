@@ -12,7 +12,10 @@ package enum AuditPhase: String, Sendable, CaseIterable {
     case policy
     /// An agent, a setting or the gateway itself changed.
     case admin
+    /// A signing key begins, or an epoch.
     case key
+    /// Bodies were forgotten.
+    case prune
 }
 
 /// How a call or a request ended.
@@ -88,6 +91,10 @@ package enum RowFormat {
 
     package static func origin(installID: String, epoch: Int64) -> String { "kruxos/\(installID)/\(epoch)" }
 
+    package static func originDigest(installID: String, epoch: Int64) -> Digest {
+        sha256(Array(origin(installID: installID, epoch: epoch).utf8))
+    }
+
     package static func head(
         originDigest: Digest, epoch: Int64, seq: Int64, prev: Digest, keyID: Digest, bodyHash: Digest
     ) -> [UInt8] {
@@ -101,6 +108,14 @@ package enum RowFormat {
         keyID.withBytes { head.append(contentsOf: $0) }
         bodyHash.withBytes { head.append(contentsOf: $0) }
         return head
+    }
+
+    /// What an epoch's checkpoint key signs for the keys of the next:
+    ///
+    ///     kruxos/epoch/v1\n<origin of the new epoch>\n<row key in hex>\n<checkpoint key in hex>\n
+    package static func voucher(installID: String, epoch: Int64, row: PublicKey, checkpoint: PublicKey) -> [UInt8] {
+        let origin = origin(installID: installID, epoch: epoch)
+        return Array("kruxos/epoch/v1\n\(origin)\n\(row.bytes.hex)\n\(checkpoint.bytes.hex)\n".utf8)
     }
 
     package static func leaf(head: [UInt8], signature: Signature) -> Digest {

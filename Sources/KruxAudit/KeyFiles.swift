@@ -1,30 +1,45 @@
 import Foundation
 package import KruxCrypto
 
-/// Private keys as files of 32 raw bytes under `keys/`, 0600: `row-<first 16 hex digits of the key id>.key` and
-/// `digest.key`.
+/// Private keys as files of 32 raw bytes under `keys/`, 0600: `row-<first 16 hex digits of the key id>.key`,
+/// `checkpoint-<the same>.key`, `witness.key` and `digest.key`.
 package struct KeyFiles: Sendable {
-    private let folder: String
+    package enum Purpose: String, Sendable, CaseIterable {
+        /// Signs rows; replaced every day.
+        case row
+        /// Signs the checkpoints of an epoch, and the first row of the next one.
+        case checkpoint
+    }
+
+    package let folder: String
 
     package init(home: String) { folder = home + "/keys" }
 
-    private func path(row keyID: Digest) -> String { "\(folder)/row-\(keyID.hex.prefix(16)).key" }
+    private func name(_ purpose: Purpose, _ keyID: Digest) -> String {
+        "\(purpose.rawValue)-\(keyID.hex.prefix(16)).key"
+    }
 
-    /// Makes a new row key and returns its public half once the private one is on the disk.
-    package func createRowKey() throws -> PublicKey {
+    package func path(_ purpose: Purpose, _ publicKey: PublicKey) -> String {
+        "\(folder)/\(name(purpose, publicKey.id))"
+    }
+
+    /// Makes a new key and returns its public half once the private one is on the disk.
+    package func create(_ purpose: Purpose) throws -> PublicKey {
         var seed = randomBytes(32)
         defer { zero(&seed) }
         guard let key = SigningKey(seed: seed) else { throw AuditError(.lostKey, "no memory for a signing key") }
-        try write(seed, to: path(row: key.publicKey.id))
+        try write(seed, to: path(purpose, key.publicKey))
         return key.publicKey
     }
 
-    package func rowKey(_ publicKey: PublicKey) throws -> SigningKey {
-        let path = path(row: publicKey.id)
+    package func key(_ purpose: Purpose, _ publicKey: PublicKey) throws -> SigningKey {
+        let path = path(purpose, publicKey)
         guard var seed = read(path) else {
             throw AuditError(
                 .lostKey, "the signing key `\(path)` is missing",
-                hint: "put the keys folder back beside the database; without it nothing can be recorded")
+                hint:
+                    "put the keys folder back beside the database; if it is lost for good, `kruxos restore --accept` goes on with new keys in a new epoch"
+            )
         }
         defer { zero(&seed) }
         guard let key = SigningKey(seed: seed), key.publicKey == publicKey else {
@@ -34,12 +49,32 @@ package struct KeyFiles: Sendable {
     }
 
     /// Whether the private half of the key lies here.
-    package func holds(_ publicKey: PublicKey) -> Bool {
+    package func holds(_ purpose: Purpose, _ publicKey: PublicKey) -> Bool {
         do {
-            _ = try rowKey(publicKey)
+            _ = try key(purpose, publicKey)
             return true
         } catch {
             return false
+        }
+    }
+
+    /// Overwrites and removes every key of a purpose but the one given. What a file system keeps of overwritten blocks
+    /// is beyond it.
+    package func erase(_ purpose: Purpose, except publicKey: PublicKey) throws {
+        let kept = name(purpose, publicKey.id)
+        for file in try FileManager.default.contentsOfDirectory(atPath: folder)
+        where file.hasPrefix("\(purpose.rawValue)-") && file != kept {
+            let path = "\(folder)/\(file)"
+            let descriptor = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW)
+            if descriptor >= 0 {
+                let zeroes = [UInt8](repeating: 0, count: 32)
+                _ = pwrite(descriptor, zeroes, 32, 0)
+                fsync(descriptor)
+                close(descriptor)
+            }
+            guard unlink(path) == 0 || errno == ENOENT else {
+                throw AuditError(.lostKey, "cannot remove `\(path)`: \(String(cString: strerror(errno)))")
+            }
         }
     }
 
@@ -52,6 +87,21 @@ package struct KeyFiles: Sendable {
         guard let key = Digest(bytes) else { throw AuditError(.lostKey, "cannot make a digest key") }
         return key
     }
+
+    /// The key this installation cosigns with as a witness, made when it is not there yet.
+    package func witnessKey() throws -> SigningKey {
+        let path = "\(folder)/witness.key"
+        var seed = read(path) ?? []
+        if seed.isEmpty {
+            seed = randomBytes(32)
+            try write(seed, to: path)
+        }
+        defer { zero(&seed) }
+        guard let key = SigningKey(seed: seed) else { throw AuditError(.lostKey, "`\(path)` is no key") }
+        return key
+    }
+
+    func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
     private func read(_ path: String) -> [UInt8]? {
         guard let data = FileManager.default.contents(atPath: path) else { return nil }

@@ -1,5 +1,6 @@
 package import KruxCore
 package import KruxCrypto
+import Synchronization
 
 /// What of a call's arguments goes into the record: values under secret-like names and long texts are replaced by a
 /// keyed digest, with which equality can be shown later without showing the value.
@@ -22,8 +23,53 @@ package struct Redactor: Sendable {
     }
 
     private let key: Digest
+    private let secrets: SecretValues
 
-    package init(key: Digest) { self.key = key }
+    /// - Parameter secrets: values that are hidden wherever they stand.
+    package init(key: Digest, secrets: SecretValues = SecretValues()) {
+        self.key = key
+        self.secrets = secrets
+    }
+
+    /// Text with tokens of known shapes and known secret values replaced by `[redacted:<first 16 digits of their keyed
+    /// digest>]`, so that two equal ones can be told.
+    package func scrub(_ text: String) -> String {
+        let bytes = Array(text.utf8)
+        var spans = SecretShapes.spans(bytes) { secrets.isOwnToken(String(decoding: $0, as: UTF8.self)) }
+        for range in secrets.occurrences(in: bytes) where !spans.contains(where: { $0.overlaps(range) }) {
+            spans.append(range)
+        }
+        if spans.isEmpty { return text }
+        var result: [UInt8] = []
+        var end = 0
+        for span in spans.sorted(by: { $0.lowerBound < $1.lowerBound }) {
+            result += bytes[end..<span.lowerBound]
+            result += Array("[redacted:\(digest(Array(bytes[span])).prefix(16))]".utf8)
+            end = span.upperBound
+        }
+        result += bytes[end...]
+        return String(decoding: result, as: UTF8.self)
+    }
+
+    /// Every text of a value scrubbed, members' names too.
+    package func scrub(_ value: JSONValue) -> JSONValue {
+        switch value {
+        case .string(let text): .string(scrub(text))
+        case .array(let elements): .array(elements.map { scrub($0) })
+        case .object(let object): .object(JSONObject(object.members.map { (scrub($0.key), scrub($0.value)) }))
+        default: value
+        }
+    }
+
+    /// A result as a row holds it: redacted up to a limit, beyond it by digest and size.
+    package func recorded(result: JSONObject) -> JSONValue {
+        let bytes = result.canonicalBytes()
+        if bytes.count <= Self.longestResult { return .object(redact(result)) }
+        return ["$digest": .string(digest(bytes)), "bytes": .int(Int64(bytes.count))]
+    }
+
+    /// Bytes of a result that a row holds in full.
+    package static let longestResult = 1 << 10
 
     package func digest(_ bytes: [UInt8]) -> String { hmacSHA256(bytes, key: key).hex }
 
@@ -40,7 +86,7 @@ package struct Redactor: Sendable {
     package static let longestArguments = 16 << 10
 
     package func redact(_ object: JSONObject) -> JSONObject {
-        JSONObject(object.members.map { ($0.key, redact($0.value, key: $0.key)) })
+        JSONObject(object.members.map { (scrub($0.key), redact($0.value, key: $0.key)) })
     }
 
     private func redact(_ value: JSONValue, key name: String) -> JSONValue {
@@ -50,9 +96,47 @@ package struct Redactor: Sendable {
         switch value {
         case .string(let text) where text.utf8.count > Self.longestText:
             return ["$digest": .string(digest(Array(text.utf8))), "bytes": .int(Int64(text.utf8.count))]
+        case .string(let text): return .string(scrub(text))
         case .array(let elements): return .array(elements.map { redact($0, key: "") })
         case .object(let object): return .object(redact(object))
         default: return value
         }
+    }
+}
+
+/// Values that must stand in no row: those of the vault, and the gate's own tokens.
+package final class SecretValues: Sendable {
+    private let values = Mutex<[[UInt8]]>([])
+    private let ownToken: @Sendable (String) -> Bool
+
+    /// Shorter ones would hide ordinary words.
+    private static let shortest = 6
+
+    /// - Parameter isOwnToken: asked of each word of 64 hexadecimal digits.
+    package init(isOwnToken: @escaping @Sendable (String) -> Bool = { _ in false }) { ownToken = isOwnToken }
+
+    package func set(_ values: [String]) {
+        self.values.withLock { $0 = values.map { Array($0.utf8) }.filter { $0.count >= Self.shortest } }
+    }
+
+    func isOwnToken(_ text: String) -> Bool { ownToken(text) }
+
+    func occurrences(in bytes: [UInt8]) -> [Range<Int>] {
+        let values = values.withLock { $0 }
+        if values.isEmpty { return [] }
+        var found: [Range<Int>] = []
+        for value in values where value.count <= bytes.count {
+            var index = 0
+            while index + value.count <= bytes.count {
+                if bytes[index..<index + value.count].elementsEqual(value) {
+                    let range = index..<index + value.count
+                    if !found.contains(where: { $0.overlaps(range) }) { found.append(range) }
+                    index += value.count
+                } else {
+                    index += 1
+                }
+            }
+        }
+        return found
     }
 }

@@ -13,15 +13,18 @@ enum AuditBenchmark {
         try FileManager.default.createDirectory(atPath: home + "/keys", withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: home) }
         let log = Logger(label: "bench") { _ in SwiftLogNoOpLogHandler() }
+        let clock = WallClock(
+            now: { Timestamp(microseconds: Int64(Date().timeIntervalSince1970 * 1e6)) },
+            monotonic: { Int64(nanoseconds() / 1000) }, boot: "bench")
         var opened: AuditLog?
         let store = try Store(home: home, log: log) { tx in
-            let audit = try AuditLog(tx, home: home)
+            let audit = try AuditLog(tx, home: home, clock: clock)
             opened = audit
             return [audit]
         }
         guard let audit = opened else { throw BenchmarkError("no record") }
         let now = Timestamp(microseconds: Int64(Date().timeIntervalSince1970 * 1e6))
-        try audit.bootstrap(store.writer, now: now)
+        try audit.begin(store.writer, now: now)
         let body = body(now).canonicalBytes()
         let writers = 64
         let each = 400
@@ -64,7 +67,7 @@ enum AuditBenchmark {
         }
         let bareVerifying = 10_000 / (Double(nanoseconds() - bareStart) / 1e9)
         let verifyStart = nanoseconds()
-        let verdict = try AuditVerifier.verify(store)
+        let verdict = try AuditVerifier.verify({ try ReadOnlyStore(path: home + "/kruxos.db") })
         let verifying = Double(verdict.rows) / (Double(nanoseconds() - verifyStart) / 1e9)
         guard verdict.isIntact else { throw BenchmarkError(verdict.text) }
         report.add(

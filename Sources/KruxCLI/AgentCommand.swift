@@ -10,7 +10,7 @@ struct AgentCommand: AsyncParsableCommand {
         commandName: "agent", abstract: "Create, list and revoke agents.",
         subcommands: [
             Create.self, List.self, Show.self, Mode.self, Role.self, Sessions.self, Session.self, Rotate.self,
-            Revoke.self, Restore.self,
+            Revoke.self, Restore.self, Resume.self,
         ])
 
     struct Create: AsyncParsableCommand {
@@ -38,7 +38,10 @@ struct AgentCommand: AsyncParsableCommand {
             if common.json { return Console.print(.array(agents.map { .object($0.json) })) }
             var table = Table([.init("Name"), .init("Status"), .init("Created"), .init("Purpose")])
             table.rows = agents.map {
-                [$0.name.text, $0.status.rawValue, $0.createdAt.short, $0.purpose.cut(to: 60, marked: true)]
+                [
+                    $0.name.text, $0.isSuspended ? "suspended" : $0.status.rawValue, $0.createdAt.short,
+                    $0.purpose.cut(to: 60, marked: true),
+                ]
             }
             Console.print(agents.isEmpty ? "No agents. Create one with `kruxos agent create`." : table.text)
         }
@@ -61,6 +64,28 @@ struct AgentCommand: AsyncParsableCommand {
                 json["effective_mode"] = .string(mode.rawValue)
             }
             AgentCommand.show(json, json: common.json)
+        }
+    }
+
+    struct Resume: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Let agents go on that a restore has suspended.")
+        @OptionGroup var common: CommonOptions
+        @Argument(help: "The agents.") var names: [String] = []
+        @Flag(help: "All of them.") var all = false
+
+        mutating func run() async throws {
+            let home = try common.resolveHome()
+            var names = names
+            if all {
+                names = try common.openForReading().read(AgentTable.all).filter(\.isSuspended).map(\.name.text)
+                if names.isEmpty { return Console.print("No agent is suspended.") }
+            }
+            guard !names.isEmpty else { throw ValidationError("name the agents, or give --all") }
+            for name in names {
+                let result = try await OperatorClient(home: home).run(.agentResume, ["name": .string(name)])
+                if common.json { Console.print(.object(result)) } else { Console.print("Agent \(name) goes on.") }
+            }
         }
     }
 

@@ -9,27 +9,98 @@ import KruxStore
 
 struct AuditCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "audit", abstract: "Read and verify the signed record.", subcommands: [Query.self, Verify.self])
+        commandName: "audit", abstract: "Read and verify the signed record.",
+        subcommands: [
+            Query.self, Show.self, Stats.self, Replay.self, Export.self, Verify.self, Receipt.self,
+            VerifyReceipt.self, Key.self, Checkpoint.self, Anchor.self, Prune.self,
+        ])
 
     /// The home's file, or a copy elsewhere.
     struct Source: ParsableArguments {
         @Option(name: .long, help: "Read this copy of a kruxos.db; no home, key or gateway is needed.")
         var db: String?
 
-        func open(_ common: CommonOptions) throws -> ReadOnlyStore {
-            if let db { return try ReadOnlyStore(path: db, immutable: true) }
-            return try common.openForReading()
+        func open(_ common: CommonOptions) throws -> ReadOnlyStore { try opener(common)() }
+
+        /// Opens the file, as often as it is called.
+        func opener(_ common: CommonOptions) throws -> () throws -> ReadOnlyStore {
+            if let db { return { try ReadOnlyStore(path: db, immutable: true) } }
+            let path = try common.resolveHome().database
+            return { try ReadOnlyStore(path: path) }
         }
     }
 
     enum Format: String, ExpressibleByArgument, CaseIterable {
-        case table, json, jsonl, csv
+        case table, json, jsonl, csv, cef, ocsf
     }
 
     struct Query: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List rows of the record, oldest first.")
+        static let configuration = CommandConfiguration(
+            abstract: "List rows of the record, oldest first.",
+            discussion:
+                "Without --after the newest rows that match are shown; --before and --after page through the rest.")
         @OptionGroup var common: CommonOptions
         @OptionGroup var source: Source
+        @OptionGroup var selection: Selection
+        @Option(help: "Rows before this number, for the page before.") var before: Int64?
+        @Option(help: "Rows after this number, for the page after.") var after: Int64?
+        @Option(help: "At most this many.") var limit: Int64 = 100
+        @Flag(name: .shortAndLong, help: "Go on with rows as they are written, until Ctrl-C.") var follow = false
+        @Option(help: "table, json, jsonl, csv, cef or ocsf.") var format: Format?
+
+        mutating func run() async throws {
+            var filter = try selection.filter(now: Engine.systemClock.now())
+            guard limit > 0 else { throw ValidationError("--limit must be at least 1") }
+            filter.limit = limit
+            filter.before = before
+            filter.after = after
+            filter.fromOldest = after != nil
+            let format = format ?? (common.json ? .json : .table)
+            let store = try source.open(common)
+            let records = try store.read { try AuditQuery.rows($0, filter) }
+            if follow {
+                guard source.db == nil else {
+                    throw ValidationError("a copy does not grow; --follow needs the home's file")
+                }
+                guard format != .json else { throw ValidationError("--follow writes rows one by one; use jsonl") }
+                return try await self.follow(store, filter, records, format)
+            }
+            if format == .table, records.isEmpty {
+                Console.print("No rows match.")
+            } else {
+                AuditFormat.print(records, format)
+            }
+            if format == .table, records.count == Int(limit), let first = records.first, let last = records.last {
+                Console.printError(after == nil ? "more: --before \(first.seq)" : "more: --after \(last.seq)")
+            }
+        }
+
+        private func follow(_ store: ReadOnlyStore, _ filter: AuditFilter, _ first: [AuditRecord], _ format: Format)
+            async throws
+        {
+            var filter = filter
+            filter.limit = nil
+            filter.fromOldest = true
+            var records = first
+            var isFirst = true
+            while true {
+                if !records.isEmpty { AuditFormat.print(records, format, header: isFirst) }
+                isFirst = isFirst && records.isEmpty
+                if let last = records.last {
+                    filter.after = last.seq
+                } else if filter.after == nil {
+                    filter.after = try store.read {
+                        try $0.first("SELECT max(seq) FROM audit") { $0.optionalInt(0) } ?? nil
+                    }
+                }
+                try await Task.sleep(for: .milliseconds(250))
+                records = try store.read { try AuditQuery.rows($0, filter) }
+            }
+        }
+    }
+
+    /// Which rows.
+    struct Selection: ParsableArguments {
         @Option(help: "Only the last 90s, 15m, 1h, 7d …") var last: String?
         @Option(help: "Only from this time on (RFC 3339, or a date).") var since: String?
         @Option(help: "Only before this time.") var until: String?
@@ -39,8 +110,10 @@ struct AuditCommand: AsyncParsableCommand {
         var outcome: String?
         @Option(help: "Only this tier: \(Tier.allCases.map(\.name).joined(separator: ", ")).") var tier: String?
         @Option(help: "Only this session.") var session: String?
-        @Option(help: "At most this many, the newest.") var limit: Int64 = 100
-        @Option(help: "table, json, jsonl or csv.") var format: Format?
+        @Option(help: "Only this approval request.") var request: String?
+        @Option(help: "Only this phase: \(AuditPhase.allCases.map(\.rawValue).joined(separator: ", ")).")
+        var phase: String?
+        @Option(help: "Only what this one did: agent:NAME, supervisor:NAME or system.") var principal: String?
 
         func filter(now: Timestamp) throws -> AuditFilter {
             var filter = AuditFilter()
@@ -76,117 +149,23 @@ struct AuditCommand: AsyncParsableCommand {
                 }
                 filter.tier = value
             }
-            guard limit > 0 else { throw ValidationError("--limit must be at least 1") }
+            if let phase {
+                guard let value = AuditPhase(rawValue: phase) else {
+                    throw ValidationError(
+                        "--phase `\(phase)` is none of \(AuditPhase.allCases.map(\.rawValue).joined(separator: ", "))")
+                }
+                filter.phase = value
+            }
             filter.agent = agent
             filter.capability = capability
             filter.session = session
-            filter.limit = limit
+            filter.request = request
+            filter.principal = principal
             if let capability, capability != "*", CapabilityPattern(capability) == nil {
                 throw ValidationError(
                     "--capability `\(capability)` is no pattern; write a name, a prefix such as `filesystem.*`, or `*`")
             }
             return filter
         }
-
-        mutating func run() async throws {
-            let filter = try filter(now: Engine.systemClock.now())
-            let records = try source.open(common).read { try AuditQuery.rows($0, filter) }
-            switch format ?? (common.json ? .json : .table) {
-            case .json: Console.print(.array(records.map(\.json)))
-            case .jsonl: for record in records { Console.print(record.json.canonicalText) }
-            case .csv: Console.print(AuditCommand.csv(records))
-            case .table: Console.printTable(records.isEmpty ? "No rows match." : AuditCommand.table(records))
-            }
-        }
-    }
-
-    struct Verify: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(
-            abstract: "Check every row: chain, hashes, signatures, columns and schema.",
-            discussion: "A file alone cannot prove that its last rows are there; keep its head elsewhere to prove that."
-        )
-        @OptionGroup var common: CommonOptions
-        @OptionGroup var source: Source
-
-        mutating func run() async throws {
-            var verdict = try AuditVerifier.verify(try source.open(common))
-            if source.db == nil, verdict.isIntact, let key = verdict.publicKey,
-                !KeyFiles(home: try common.resolveHome().root).holds(key)
-            {
-                verdict.firstFailure = .init(seq: verdict.rows, reason: "it is not signed by the key of this home")
-            }
-            let signer = verdict.publicKey?.bytes.hex
-            if common.json {
-                Console.print([
-                    "verdict": .string(verdict.isIntact ? "UNANCHORED" : "FAILED"), "rows": .int(verdict.rows),
-                    "unanchored": .int(verdict.unanchored), "failed_row": .optional(verdict.firstFailure?.seq),
-                    "reason": .optional(verdict.firstFailure?.reason), "public_key": .optional(signer),
-                ])
-            } else {
-                if verdict.isIntact { Console.print("\(verdict.rows) rows verified, signed by \(signer ?? "-")") }
-                Console.print(verdict.text)
-            }
-            if !verdict.isIntact { throw KruxExit.verificationFailed }
-        }
-    }
-
-    static func table(_ records: [AuditRecord]) -> String {
-        var table = Table([
-            .init("Seq"), .init("Time"), .init("Phase"), .init("Who"), .init("Capability"), .init("Tier"),
-            .init("Outcome"), .init("Details"),
-        ])
-        table.rows = records.map { record in
-            [
-                "\(record.seq)", record.time?.short ?? "-", record.text("phase") ?? "-",
-                who(record), record.text("capability") ?? "-",
-                record.tier ?? "-", record.text("outcome") ?? "-", details(record).cut(to: 80, marked: true),
-            ]
-        }
-        return table.text
-    }
-
-    /// Who acted: the agent of a call, the person of an answer.
-    private static func who(_ record: AuditRecord) -> String {
-        let principal = record.text("principal") ?? "-"
-        return principal.hasPrefix("agent:") ? String(principal.dropFirst(6)) : principal
-    }
-
-    /// The one thing of a row that says most.
-    private static func details(_ record: AuditRecord) -> String {
-        if let request = record.text("request") {
-            let text = record.text("reason") ?? record.body?["error"]?["description"]?.string
-            return text.map { $0.hasPrefix(request) ? $0 : "\(request): \($0)" } ?? request
-        }
-        if let error = record.body?["error"]?["description"]?.string { return error }
-        if let action = record.body?["detail"]?["action"]?.string {
-            let subject = record.body?["detail"]?["policy"]?.string.map { " \($0)" } ?? ""
-            return action + subject
-        }
-        if let path = record.body?["arguments"]?["path"]?.string { return path }
-        return record.body?["arguments"]?["command"]?.string ?? ""
-    }
-
-    /// RFC 4180.
-    static func csv(_ records: [AuditRecord]) -> String {
-        let columns = [
-            "seq", "time", "phase", "principal", "agent", "session", "capability", "tier", "outcome", "request",
-        ]
-        func quoted(_ text: String) -> String {
-            // A cell that begins like a formula would be run by a spreadsheet.
-            let safe = text.first.map { "=+-@\t\r".contains($0) } == true ? "'" + text : text
-            guard safe.contains(where: { $0 == "," || $0 == "\"" || $0.isNewline }) else { return safe }
-            return "\"" + safe.replacing("\"", with: "\"\"") + "\""
-        }
-        let lines = records.map { record in
-            columns.map { column -> String in
-                switch column {
-                case "seq": "\(record.seq)"
-                case "time": record.time?.rfc3339 ?? ""
-                case "tier": record.tier ?? ""
-                default: quoted(record.text(column) ?? "")
-                }
-            }.joined(separator: ",")
-        }
-        return ([columns.joined(separator: ",")] + lines).joined(separator: "\r\n")
     }
 }

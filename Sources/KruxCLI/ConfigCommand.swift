@@ -16,7 +16,7 @@ struct ConfigCommand: AsyncParsableCommand {
 
     struct Show: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Show a setting.", subcommands: [Policy.self, System.self])
+            abstract: "Show a setting.", subcommands: [Policy.self, System.self, Retention.self])
 
         struct Policy: AsyncParsableCommand {
             static let configuration = CommandConfiguration(abstract: "Show which policy is in force.")
@@ -40,6 +40,17 @@ struct ConfigCommand: AsyncParsableCommand {
             }
         }
 
+        struct Retention: AsyncParsableCommand {
+            static let configuration = CommandConfiguration(abstract: "Show how long the record keeps what calls held.")
+            @OptionGroup var common: CommonOptions
+
+            mutating func run() async throws {
+                let seconds = try common.openForReading().read(Engine.retention)
+                if common.json { return Console.print(["retention_seconds": .optional(seconds)]) }
+                Console.print("Retention: " + (seconds.map(HumanDuration.short) ?? "off, everything is kept"))
+            }
+        }
+
         struct System: AsyncParsableCommand {
             static let configuration = CommandConfiguration(abstract: "Print the system layer that is compiled in.")
 
@@ -50,7 +61,28 @@ struct ConfigCommand: AsyncParsableCommand {
     }
 
     struct Set: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Change a setting.", subcommands: [Policy.self])
+        static let configuration = CommandConfiguration(
+            abstract: "Change a setting.", subcommands: [Policy.self, Retention.self])
+
+        struct Retention: AsyncParsableCommand {
+            static let configuration = CommandConfiguration(
+                abstract: "Forget the bodies of calls after some time; `off` keeps them.",
+                discussion: "The gateway prunes when it starts and once a day; see `kruxos audit prune`.")
+            @OptionGroup var common: CommonOptions
+            @Argument(help: "90d, 52w … or off.") var age: String
+
+            mutating func run() async throws {
+                let span = HumanDuration(age)
+                guard age == "off" || span != nil else {
+                    throw ValidationError("`\(age)` is no duration; write 90d, or off")
+                }
+                let result = try await OperatorClient(home: try common.resolveHome()).run(
+                    .retentionSet, ["seconds": .optional(span?.seconds)])
+                if common.json { return Console.print(.object(result)) }
+                Console.print(
+                    "Retention: " + (span.map { HumanDuration.short($0.seconds) } ?? "off, everything is kept"))
+            }
+        }
 
         struct Policy: AsyncParsableCommand {
             static let configuration = CommandConfiguration(

@@ -37,6 +37,12 @@ enum Console {
 
     static var isTerminal: Bool { isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1 }
 
+    /// Asks a question at the terminal; anything but yes is no.
+    static func ask(_ question: String) -> Bool {
+        write(question + " [y/N] ", to: STDOUT_FILENO)
+        return ["y", "yes"].contains((readLine() ?? "").lowercased())
+    }
+
     /// Control characters in what agents wrote would move the cursor or fake a line: they are shown, not sent.
     static func visible(_ text: String) -> String {
         var result = ""

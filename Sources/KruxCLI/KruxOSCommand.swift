@@ -13,7 +13,7 @@ package struct KruxOSCommand: AsyncParsableCommand {
         subcommands: [
             QuickstartCommand.self, ServeCommand.self, StatusCommand.self, AgentCommand.self, ApproveCommand.self,
             AuditCommand.self, NotificationsCommand.self, WatchCommand.self, ConfigCommand.self, PolicyCommand.self,
-            CallCommand.self,
+            CallCommand.self, BackupCommand.self, RestoreCommand.self, DoctorCommand.self, WitnessCommand.self,
             MCPCommand.self,
         ])
 

@@ -137,8 +137,10 @@ struct QuickstartCommand: AsyncParsableCommand {
         filter.since = since
         filter.agent = agent
         Console.print("The signed record of it (kruxos audit query --agent \(agent)):\n")
-        Console.printTable(AuditCommand.table(try store.read { try AuditQuery.rows($0, filter) }))
-        let verdict = try AuditVerifier.verify(store)
+        Console.printTable(AuditFormat.table(try store.read { try AuditQuery.rows($0, filter) }))
+        var options = AuditVerifier.Options()
+        options.home = home.root
+        let verdict = try AuditVerifier.verify({ try ReadOnlyStore(path: home.database) }, options)
         Console.print("\nkruxos audit verify: \(verdict.rows) rows checked, \(verdict.text)")
         if !verdict.isIntact { throw KruxExit.verificationFailed }
     }

@@ -24,6 +24,8 @@ struct ServeCommand: AsyncParsableCommand {
         }
         let engine = try Engine(home: home, log: log)
         engine.watchPolicies()
+        let anchors = Task { await engine.runAnchors() }
+        let retention = Task { await engine.runRetention() }
         let gateway = Gateway(
             engine: engine,
             configuration: .init(host: listen.host, port: listen.port, supervisorPort: listen.supervisorPort), log: log)
@@ -34,6 +36,10 @@ struct ServeCommand: AsyncParsableCommand {
         } catch {
             failure = error
         }
+        retention.cancel()
+        engine.drain()
+        await anchors.value
+        await retention.value
         try engine.close()
         if let failure {
             Console.printError("error: the gateway stopped: \(failure)")

@@ -73,4 +73,7 @@ package func zero(_ bytes: inout [UInt8]) { sodium_memzero(&bytes, bytes.count) 
 package enum Sodium {
     /// libsodium's one-time set-up; thread-safe by its own documentation.
     package static let ready: Bool = sodium_init() >= 0
+
+    /// Of the library that is linked.
+    package static var version: String { String(cString: sodium_version_string()) }
 }

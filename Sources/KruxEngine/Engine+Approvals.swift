@@ -90,9 +90,11 @@ extension Engine {
             body.members = [
                 ("arguments", .object(redactor.redact(request.arguments))),
                 ("arguments_digest", .string(redactor.digest(request.arguments.canonicalBytes()))),
-                ("decision", .object(request.decision)), ("reason", .optional(reason)),
+                ("decision", .object(request.decision)), ("reason", .optional(reason.map { redactor.scrub($0) })),
             ]
             try audit.append(body.canonicalBytes(), tx)
+            // The reply carries it: who answers can keep it as an anchor.
+            audit.wantCheckpoint()
             return request
         }
         if !approve { waiters.wake(id) }
@@ -180,8 +182,9 @@ extension Engine {
         let prepared: Prepared
         let capability: AnyCapability
         do {
-            guard agent.status == .active else {
-                throw StructuredError(.approvalRefused, "the agent `\(agent.name)` is revoked")
+            guard agent.status == .active, !agent.isSuspended else {
+                throw StructuredError(
+                    .approvalRefused, "the agent `\(agent.name)` is \(agent.isSuspended ? "suspended" : "revoked")")
             }
             prepared = try prepare(callRequest, caller)
             record.prepared = prepared
@@ -194,11 +197,11 @@ extension Engine {
             }
             capability = found
             try compare(request, prepared, try found.binding(prepared.arguments, try context(caller)))
-            try requireSpace()
+            try requireSound()
         } catch {
             let cause = Self.structured(error)
-            // A full disk is no change of what was approved: the request stays approved.
-            if cause.kind == .storageFull { throw cause }
+            // A full disk or a lost key is no change of what was approved: the request stays approved.
+            if cause.kind == .storageFull || cause.kind == .unavailable { throw cause }
             try await refuse(id, cause, record)
             return
         }

@@ -24,6 +24,11 @@ extension Engine {
                 .unauthenticated, "the agent `\(name)` is revoked",
                 recovery: ["Bring it back with `kruxos agent restore \(name)`."])
         }
+        guard !record.isSuspended else {
+            throw StructuredError(
+                .unauthenticated, "the agent `\(name)` is suspended since a backup was restored",
+                recovery: ["Let it go on with `kruxos agent resume \(name)`."])
+        }
         return caller(record, via: via)
     }
 
@@ -230,10 +235,11 @@ extension Engine {
         if prepared.declaration.effect == .read {
             let data = try await capability.run(prepared.arguments, context)
             let seq = try await write(
-                record.body(.outcome, outcome: .succeeded, self), record, notify: decision.tier == .notify)
+                record.body(.outcome, outcome: .succeeded, self, result: data), record, notify: decision.tier == .notify
+            )
             return .succeeded(data, tier: decision.tier, seq: seq)
         }
-        try requireSpace()
+        try requireSound()
         let intent = try await write(record.body(.intent, outcome: nil, self), record)
         let end = await finishEffect(capability, prepared.arguments, context, record, intent: intent)
         switch end {
@@ -242,7 +248,14 @@ extension Engine {
         }
     }
 
-    func requireSpace() throws(StructuredError) {
+    /// What must hold before an effect begins, so that its outcome can be recorded.
+    func requireSound() throws(StructuredError) {
+        if let problem = audit.problem {
+            throw StructuredError(
+                .unavailable, "no effect begins: \(problem)",
+                agent: "The gate's signing key or its folder is not in order, so nothing that changes anything is run.",
+                recovery: ["Wait until your supervisor has mended it."], retryable: true, retryAfter: 60)
+        }
         guard home.freeBytes >= Self.reservedBytes else {
             throw StructuredError(
                 .storageFull, "less than 64 MiB of disk is free, so no effect begins",
@@ -261,7 +274,9 @@ extension Engine {
             result = .failure(error)
         }
         let failure: StructuredError? = if case .failure(let error) = result { error } else { nil }
-        var body = record.body(.outcome, outcome: failure == nil ? .succeeded : .failed, self, error: failure)
+        let data = try? result.get()
+        var body = record.body(
+            .outcome, outcome: failure == nil ? .succeeded : .failed, self, error: failure, result: data)
         body.intent = intent
         do {
             let seq = try await write(body, record, notify: record.tier == .notify) { tx in try also?(tx, result) }
@@ -392,7 +407,8 @@ struct CallRecord: Sendable {
     }
 
     func body(
-        _ phase: AuditPhase, outcome: AuditOutcome?, _ engine: Engine, error: StructuredError? = nil
+        _ phase: AuditPhase, outcome: AuditOutcome?, _ engine: Engine, error: StructuredError? = nil,
+        result: JSONObject? = nil
     ) -> AuditBody {
         let now = engine.clock.now()
         var body = AuditBody(time: now, phase: phase, principal: .agent(caller.agent.name))
@@ -415,7 +431,8 @@ struct CallRecord: Sendable {
                 body.members.append(("facts", RecordedFacts.json(facts, recorded: recorded, policy, standings)))
             }
         }
-        if let error { body.members.append(("error", error.json)) }
+        if let error { body.members.append(("error", engine.redactor.scrub(error.json))) }
+        if let result { body.members.append(("result", engine.redactor.recorded(result: result))) }
         return body
     }
 

@@ -1,6 +1,6 @@
 import Foundation
 import KruxApprovals
-import KruxAudit
+package import KruxAudit
 package import KruxCapabilities
 package import KruxCore
 import KruxCrypto
@@ -54,6 +54,9 @@ package final class Engine: Sendable {
     private let active: Mutex<ActivePolicy>
     /// Why the files in the policy folder are not in force.
     private let policyProblem = Mutex<String?>(nil)
+    let checkpointSigned = CheckpointSignal()
+    /// When each anchor was last tried, by the monotonic clock in seconds.
+    let lastTried = Mutex<[Int64: Int64]>([:])
     let watcher = Mutex<FolderWatcher?>(nil)
 
     package static let systemClock = WallClock(
@@ -78,16 +81,25 @@ package final class Engine: Sendable {
     /// has left open.
     /// - Throws: `StoreError` `.locked` when another process is the writer; `StructuredError`, `PolicyErrors` and
     ///   `AuditError` for a home that cannot be used.
-    package init(home: Home, clock: WallClock = Engine.systemClock, log: Logger) throws {
+    /// - Parameter restore: goes on with a database that was put back, in a new epoch; what follows from that is done
+    ///   in its transaction.
+    package init(
+        home: Home, clock: WallClock = Engine.systemClock, log: Logger, rotation: AuditLog.Rotation = .init(),
+        restore: Restore? = nil
+    ) throws {
         self.home = home
         self.clock = clock
         self.log = log
         try Store.checkBeforeWriting(home.database)
         try home.create()
         lock = try WriterLock(home: home.root)
+        try Self.requireDatabase(home, restore)
+        let signal = checkpointSigned
         var opened: AuditLog?
         let store = try Store(home: home.root, log: log) { tx in
-            let audit = try AuditLog(tx, home: home.root)
+            let audit = try AuditLog(
+                tx, home: home.root, clock: clock, rotation: rotation, accepting: restore != nil)
+            audit.onCheckpoint = { signal.yield() }
             opened = audit
             return [audit]
         }
@@ -98,8 +110,12 @@ package final class Engine: Sendable {
         startedAt = now
         folder = PolicyFolder(path: home.policies)
         do {
-            try audit.bootstrap(store.writer, now: now)
-            redactor = Redactor(key: try KeyFiles(home: home.root).digestKey())
+            if let restore { try Self.beginEpoch(store.writer, audit, restore, now: now) }
+            try audit.begin(store.writer, now: now)
+            let agents = agents
+            redactor = Redactor(
+                key: try KeyFiles(home: home.root).digestKey(),
+                secrets: SecretValues(isOwnToken: { agents.authenticate($0) != nil }))
             try folder.create(templates: BuiltInPolicies.templates, suites: BuiltInPolicies.suites)
             let loaded = try PolicyLoader(folder: folder, store: store, audit: audit).load(now: now)
             active = Mutex(loaded.policy)
@@ -125,6 +141,7 @@ package final class Engine: Sendable {
     /// Ends every wait and stream, so that a server can stop; calls in flight go on.
     package func drain() {
         events.finish()
+        checkpointSigned.finish()
         waiters.drain()
     }
 
@@ -134,10 +151,13 @@ package final class Engine: Sendable {
         drain()
         let sessions = sessions.all
         let last = audit.lastSeq
+        let audit = audit
         try store.writer.writeAndWait { tx in
             for session in sessions { try SessionTable.store(tx, session) }
             try Recovery.markComplete(tx, through: last)
+            audit.wantCheckpoint()
         }
+        if let newest = audit.newestCheckpoint { appendLocally(newest.note) }
         try store.close()
     }
 
@@ -163,12 +183,35 @@ package final class Engine: Sendable {
     }
 
     /// Whether nothing keeps the gate from its work.
-    package var isReady: Bool { health.findings.isEmpty }
+    package var isReady: Bool { problems.isEmpty }
+
+    /// What keeps the gate from its work, in words that anybody may hear.
+    package enum Problem: String, Sendable {
+        case diskFull = "disk_full"
+        case recordNotWritable = "record_not_writable"
+        case signingKeyMissing = "signing_key_missing"
+        case policyDoesNotCompile = "policy_does_not_compile"
+        case agentBlocked = "agent_blocked_by_broken_policy"
+    }
+
+    package var problems: [Problem] {
+        var problems: [Problem] = []
+        if home.freeBytes < Self.reservedBytes { problems.append(.diskFull) }
+        if store.writer.problem != nil { problems.append(.recordNotWritable) }
+        if audit.problem != nil { problems.append(.signingKeyMissing) }
+        if problem != nil { problems.append(.policyDoesNotCompile) }
+        if !policy.compiled.brokenAgents.isEmpty { problems.append(.agentBlocked) }
+        return problems
+    }
 
     /// What keeps the gate from its work.
     package var health: HostServices.Health {
         var findings: [String] = []
         if home.freeBytes < Self.reservedBytes { findings.append("less than 64 MiB of disk is free: no effect begins") }
+        if let problem = store.writer.problem {
+            findings.append("the record cannot be written, so nothing runs: \(problem)")
+        }
+        if let problem = audit.problem { findings.append("no effect begins: \(problem)") }
         if let problem = policyProblem.withLock({ $0 }) {
             findings.append("a policy file does not compile, and what was in force before stays: \(problem)")
         }
@@ -195,6 +238,15 @@ package final class Engine: Sendable {
                 kind, error.message, agent: "The gate cannot write its record, so nothing was done.",
                 recovery: error.hint.map { [$0] } ?? ["Try again later."], retryable: true)
         case let error as AuditError:
+            let kind: StructuredError.Kind =
+                switch error.code {
+                case .notFound: .notFound
+                case .invalidFilter: .invalidArguments
+                default: .unavailable
+                }
+            if kind != .unavailable {
+                return StructuredError(kind, error.message, recovery: error.hint.map { [$0] } ?? [])
+            }
             return StructuredError(
                 .unavailable, error.message, agent: "The gate cannot sign its record, so nothing was done.",
                 recovery: error.hint.map { [$0] } ?? [], retryable: true)

@@ -16,6 +16,7 @@ extension Engine {
         case agentRotate = "agent.rotate"
         case agentRevoke = "agent.revoke"
         case agentRestore = "agent.restore"
+        case agentResume = "agent.resume"
         case approvalDecide = "approval.decide"
         case policySet = "policy.set"
         case policyReload = "policy.reload"
@@ -25,6 +26,12 @@ extension Engine {
         case sessionList = "session.list"
         case sessionChange = "session.change"
         case notificationsRead = "notifications.read"
+        case auditCheckpoint = "audit.checkpoint"
+        case auditPrune = "audit.prune"
+        case retentionSet = "retention.set"
+        case anchorAdd = "anchor.add"
+        case anchorRemove = "anchor.remove"
+        case anchorSend = "anchor.send"
         case call = "call"
         case status = "status"
     }
@@ -37,11 +44,20 @@ extension Engine {
         switch command {
         case .agentCreate: return try createAgent(input, by: principal)
         case .agentRotate, .agentRevoke, .agentRestore: return try changeAgent(command, input, by: principal)
+        case .agentResume: return try resumeAgent(input, by: principal)
+        case .auditCheckpoint: return try await checkpointJSON()
+        case .auditPrune: return try prune(input, by: principal)
+        case .retentionSet: return try setRetention(input, by: principal)
+        case .anchorAdd: return try addAnchor(input, by: principal)
+        case .anchorRemove: return try removeAnchor(input, by: principal)
+        case .anchorSend: return try await sendAnchors(input)
         case .approvalDecide:
             let request = try decideApproval(
                 try input.text("id"), approve: try input.flag("approve"), by: principal,
                 reason: input.optionalText("reason"))
-            return Self.json(forSupervisor: request, redactor)
+            return Self.json(forSupervisor: request, redactor).adding([
+                ("checkpoint", .optional(audit.newestCheckpoint?.note))
+            ])
         case .policySet: return try setActivePolicy(try input.text("name"), by: principal)
         case .policyActivate: return try activatePolicy(input.optionalInt("version"), by: principal)
         case .agentMode: return try setMode(input, by: principal)
@@ -136,9 +152,22 @@ extension Engine {
         }
     }
 
+    private func resumeAgent(_ input: OperatorInput, by principal: Principal) throws -> JSONObject {
+        let record = try store.read { try AgentTable.require($0, try input.text("name")) }
+        guard record.isSuspended else {
+            throw StructuredError(
+                .conflict, "the agent `\(record.name)` is not suspended", recovery: ["See `kruxos agent list`."])
+        }
+        let name = record.name
+        try change("agent resumed", agent: name.text, by: principal, now: clock.now()) {
+            try AgentTable.resume($0, name)
+        }
+        return try agentJSON(name.text)
+    }
+
     /// A change of the registry with its row, durable together, then in force.
-    private func change(
-        _ action: String, agent: String, by principal: Principal, now: Timestamp, detail: JSONObject = [:],
+    func change(
+        _ action: String, agent: String?, by principal: Principal, now: Timestamp, detail: JSONObject = [:],
         _ work: @escaping @Sendable (WriteTx) throws -> Void
     ) throws {
         var body = AuditBody(time: now, phase: .admin, principal: principal)

@@ -248,15 +248,21 @@ private final class BodyBudget: Sendable {
     func give(_ bytes: Int) { taken.withLock { $0 -= bytes } }
 }
 
-/// `/health`: alive; `/health/ready`: able to let effects happen. The only routes without a token, and they say no more.
+/// `/health`: alive; `/health/ready`: able to let effects happen. The only routes without a token: they say what is wrong
+/// in a word, and nothing of paths, agents or policies.
 enum HealthRoute {
+    private static func status(_ engine: Engine) -> JSONObject {
+        let problems = engine.problems
+        if problems.isEmpty { return ["status": "ok"] }
+        return ["status": "degraded", "problems": .strings(problems.map(\.rawValue))]
+    }
+
     static func reply(_ path: Substring, _ method: HTTPRequest.Method, _ engine: Engine) -> HTTPReply? {
         guard method == .get || method == .head else { return nil }
         switch path {
-        case "/health": return .json(.ok, ["status": "ok"])
+        case "/health": return .json(.ok, status(engine))
         case "/health/ready":
-            let ready = engine.isReady
-            return .json(ready ? .ok : .serviceUnavailable, ["status": ready ? "ok" : "degraded"])
+            return .json(engine.isReady ? .ok : .serviceUnavailable, status(engine))
         default: return nil
         }
     }

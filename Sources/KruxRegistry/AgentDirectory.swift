@@ -19,7 +19,9 @@ package final class AgentDirectory: Sendable {
         var next = Tables()
         for record in records {
             next.byName[record.name.text] = record
-            if record.status == .active, let hash = record.tokenHash { next.byToken[hash] = record }
+            if record.status == .active, !record.isSuspended, let hash = record.tokenHash {
+                next.byToken[hash] = record
+            }
         }
         tables.withLock { $0 = next }
     }

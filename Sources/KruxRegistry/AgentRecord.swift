@@ -20,6 +20,10 @@ package struct AgentRecord: Sendable, Equatable {
     package let role: String?
     /// Set by a supervisor; nil where the agent's policy document or its role speaks.
     package let mode: Mode?
+    /// Set when a backup was restored; the agent waits for a supervisor to let it go on.
+    package let suspendedAt: Timestamp?
+
+    package var isSuspended: Bool { status == .active && suspendedAt != nil }
 
     /// Everything but the token's hash.
     package var json: JSONObject {
@@ -28,7 +32,7 @@ package struct AgentRecord: Sendable, Equatable {
             "workspace": .string("/workspace/\(name)"), "created_at": .string(createdAt.rfc3339),
             "token_created_at": .optional(tokenCreatedAt?.rfc3339),
             "status_changed_at": .string(statusChangedAt.rfc3339), "role": .optional(role),
-            "mode": .optional(mode?.rawValue),
+            "mode": .optional(mode?.rawValue), "suspended_at": .optional(suspendedAt?.rfc3339),
         ]
     }
 }
@@ -45,7 +49,7 @@ package struct AgentToken: Sendable {
 /// The agents' table. Each change is made in the caller's transaction, beside its row of the record.
 package enum AgentTable {
     private static let columns =
-        "name, purpose, status, token_hash, created_at, token_created_at, status_changed_at, role, mode"
+        "name, purpose, status, token_hash, created_at, token_created_at, status_changed_at, role, mode, suspended_at"
 
     private static func record(_ row: SQLRow) throws -> AgentRecord {
         guard let name = AgentName(row.text(0)), let status = AgentRecord.Status(rawValue: row.text(2)) else {
@@ -56,7 +60,8 @@ package enum AgentTable {
             createdAt: Timestamp(microseconds: row.int(4)),
             tokenCreatedAt: row.optionalInt(5).map(Timestamp.init(microseconds:)),
             statusChangedAt: Timestamp(microseconds: row.int(6)), role: row.optionalText(7),
-            mode: row.optionalText(8).flatMap(Mode.init(name:)))
+            mode: row.optionalText(8).flatMap(Mode.init(name:)),
+            suspendedAt: row.optionalInt(9).map(Timestamp.init(microseconds:)))
     }
 
     package static func all(_ tx: any ReadTx) throws -> [AgentRecord] {
@@ -86,7 +91,7 @@ package enum AgentTable {
                 recovery: ["Choose another name, or give it a new token with `kruxos agent rotate \(name)`."])
         }
         try tx.execute(
-            "INSERT INTO agents (\(columns)) VALUES (?, ?, 'active', ?, ?, ?, ?, ?, NULL)",
+            "INSERT INTO agents (\(columns)) VALUES (?, ?, 'active', ?, ?, ?, ?, ?, NULL, NULL)",
             [
                 .text(name.text), .text(purpose), .blob(token.hash.bytes), .int(now.microseconds),
                 .int(now.microseconds), .int(now.microseconds), .optional(role),
@@ -108,6 +113,17 @@ package enum AgentTable {
 
     package static func setRole(_ tx: WriteTx, _ name: AgentName, _ role: String?) throws {
         try tx.execute("UPDATE agents SET role = ? WHERE name = ?", [.optional(role), .text(name.text)])
+    }
+
+    /// Every active agent, until `resume`.
+    package static func suspendAll(_ tx: WriteTx, now: Timestamp) throws {
+        try tx.execute(
+            "UPDATE agents SET suspended_at = ? WHERE status = 'active' AND suspended_at IS NULL",
+            [.int(now.microseconds)])
+    }
+
+    package static func resume(_ tx: WriteTx, _ name: AgentName) throws {
+        try tx.execute("UPDATE agents SET suspended_at = NULL WHERE name = ?", [.text(name.text)])
     }
 
     package static func revoke(_ tx: WriteTx, _ name: AgentName, now: Timestamp) throws {

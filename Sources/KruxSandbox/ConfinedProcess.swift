@@ -56,6 +56,9 @@ package struct ConfinedProcess: Sendable {
         "rlimits",
     ]
 
+    /// The version of Landlock this kernel has; below 1 for none.
+    package static var landlockABI: Int { Int(krux_landlock_abi()) }
+
     /// Runs to the end, or to the timeout, when the whole process tree is killed.
     /// - Throws: `SandboxError`.
     package func run() async throws(SandboxError) -> Result {

@@ -52,6 +52,7 @@ package final class Store: SnapshotSource, Sendable {
             let mask = umask(0o077)
             defer { umask(mask) }
             queue = try DatabaseQueue(path: path, configuration: configuration)
+            try Self.backUpBeforeMigration(queue, home: home)
             try Self.migrate(queue)
             let foreign = try queue.unsafeRead { try Self.schema(DatabaseReadTx(db: $0)) } != Self.expectedSchema()
             if foreign {
@@ -129,9 +130,9 @@ package final class Store: SnapshotSource, Sendable {
 
 /// A connection that cannot write: for the commands that only read, and for a file elsewhere.
 package final class ReadOnlyStore: SnapshotSource, Sendable {
-    private let queue: DatabaseQueue
+    let queue: DatabaseQueue
     /// The file's schema.
-    private let version: Int32
+    let version: Int32
 
     /// - Parameters:
     ///   - immutable: for a copy of the file that nobody writes; refused when a log with content lies beside it.

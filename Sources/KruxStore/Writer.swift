@@ -2,13 +2,19 @@ import Foundation
 import GRDB
 import GRDBSQLite
 import Logging
+import Synchronization
 
 /// State kept beside the file that must move with its transactions, such as the head of the audit chain.
 package protocol TransactionParticipant: AnyObject {
+    /// The last word in a transaction: what it adds is durable with the rest. What it throws rolls it back.
+    func transactionWillCommit(_ tx: WriteTx) throws
     /// The transaction is durable.
     func transactionCommitted()
     /// The transaction never happened.
     func transactionRolledBack()
+    /// Nothing else is to be written now, or ever. Returns whether the participant has something to add in
+    /// `transactionWillCommit`.
+    func prepareQuietTransaction() -> Bool
 }
 
 /// The one writer of the file: a thread with the one connection that writes and checkpoints.
@@ -26,6 +32,11 @@ package final class Writer: @unchecked Sendable {
     private var stopping = false
     private var stopped = false
     private let participants: [any TransactionParticipant]
+
+    private let failure = Mutex<String?>(nil)
+    /// Why the last transaction could not be written, where the file is to blame and not the transaction; nil once one
+    /// can. While there is one, the thread tries by itself.
+    package var problem: String? { failure.withLock { $0 } }
 
     private static let largestBatch = 512
     /// Quiet time after which the log is folded into the file.
@@ -128,7 +139,15 @@ package final class Writer: @unchecked Sendable {
             let ending = stopping && batch.isEmpty
             lock.unlock()
             if batch.isEmpty {
-                dirty = !checkpoint("TRUNCATE")
+                if problem != nil || participants.contains(where: { $0.prepareQuietTransaction() }) {
+                    // A write of nothing new, to see whether one is possible.
+                    do {
+                        try transaction { try $0.execute("UPDATE meta SET value = value WHERE key = 'install_id'") }
+                    } catch {
+                        log.warning("nothing could be written", metadata: ["error": "\(Self.translate(error))"])
+                    }
+                }
+                dirty = !checkpoint("TRUNCATE") || problem != nil
                 if ending { break }
                 continue
             }
@@ -163,14 +182,22 @@ package final class Writer: @unchecked Sendable {
         try queue.writeWithoutTransaction { db in
             try db.cachedStatement(sql: "BEGIN IMMEDIATE").execute()
             do {
-                try body(WriteTx(db: db))
+                let tx = WriteTx(db: db)
+                try body(tx)
+                for participant in participants { try participant.transactionWillCommit(tx) }
                 try db.cachedStatement(sql: "COMMIT").execute()
             } catch {
                 // SQLite has rolled back by itself after some errors; asking again would only hide the first one.
                 if db.isInsideTransaction { try? db.execute(sql: "ROLLBACK") }
                 for participant in participants { participant.transactionRolledBack() }
+                if let error = Self.translate(error) as? StoreError,
+                    [.storageFull, .inputOutput, .corrupt].contains(error.code)
+                {
+                    failure.withLock { $0 = error.message }
+                }
                 throw error
             }
+            failure.withLock { $0 = nil }
             for participant in participants { participant.transactionCommitted() }
         }
     }

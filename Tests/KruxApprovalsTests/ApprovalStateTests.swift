@@ -8,6 +8,7 @@ import Testing
             (.pending, .approve, .approved), (.pending, .reject, .rejected), (.pending, .cancel, .cancelled),
             (.pending, .expire, .expired), (.approved, .execute, .executing), (.approved, .refuse, .refused),
             (.executing, .succeed, .succeeded), (.executing, .fail, .failed), (.executing, .loseTrack, .unknown),
+            (.approved, .loseTrack, .unknown),
         ]
         for state in ApprovalState.allCases {
             for event in ApprovalState.Event.allCases {

@@ -30,7 +30,7 @@ struct EngineFixture {
                 .agentCreate, ["name": "tester", "purpose": "tests"], by: .supervisor("owner"))
             let result = try await body(EngineFixture(engine: engine))
             try engine.close()
-            #expect(try AuditVerifier.verify(ReadOnlyStore(path: home.database)).isIntact)
+            #expect(try AuditVerifier.verify({ try ReadOnlyStore(path: home.database) }).isIntact)
             return result
         }
     }

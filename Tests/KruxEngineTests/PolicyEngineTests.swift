@@ -53,7 +53,7 @@ struct PolicyHome {
             }
             try await body(fixture)
             let store = try ReadOnlyStore(path: home.database)
-            #expect(try AuditVerifier.verify(store).isIntact)
+            #expect(try AuditVerifier.verify({ try ReadOnlyStore(path: home.database) }).isIntact)
             // Whatever was recorded is what its policy decides.
             let replay = try PolicyReplay.run(store, candidate: nil, since: Timestamp(microseconds: 0))
             #expect(replay.disagreements.isEmpty && replay.indeterminate == 0, "\(replay)")

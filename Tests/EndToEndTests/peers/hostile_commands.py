@@ -39,6 +39,16 @@ commands = [
     ["config", "check-policy", "--agent", "a", "--capability", "system.time", "--session-age", None],
     ["config", "check-policy", "--agent", "a", "--capability", "system.time", "--session-calls", None],
     ["config", "check-policy", "--agent", "a", "--capability", "system.time", "--session-label", None],
+    ["agent", "resume", None], ["config", "set", "retention", None], ["audit", "query", "--after", None], ["audit", "query", "--before", None],
+    ["audit", "query", "--phase", None], ["audit", "query", "--request", None], ["audit", "query", "--principal", None],
+    ["audit", "show", None], ["audit", "stats", "--last", None], ["audit", "stats", "--db", None], ["audit", "replay", None],
+    ["audit", "export", "--format", None], ["audit", "receipt", None], ["audit", "verify-receipt", None],
+    ["audit", "verify", "--trust", None], ["audit", "verify", "--witness", None], ["audit", "verify", "--anchors", None],
+    ["audit", "verify", "--from", None], ["audit", "verify", "--to", None], ["audit", "prune", "--yes", "--older-than", None],
+    ["audit", "anchor", "add", "--witness", None, "--key", "x"], ["audit", "anchor", "add", "--witness", "http://127.0.0.1:1", "--key", None],
+    ["audit", "anchor", "add", "--file", "f", "--every", None], ["audit", "anchor", "remove", None], ["audit", "anchor", "send", None],
+    ["restore", None, "--yes"], ["witness", "serve", "--port", None], ["witness", "serve", "--port", "0", "--name", None, "--host", "256.1.1.1"],
+    ["witness", "log", "add", None], ["witness", "log", "remove", None],
     [None], ["status", None],
 ]
 count = 0
