@@ -614,7 +614,7 @@ package struct AuditVerifier {
             guard counts == setup.tiles else { throw Wrong(seq: 0, reason: "there are tiles that no rows make") }
         }
 
-        private func checkCheckpoints() throws {
+        private mutating func checkCheckpoints() throws {
             for (epoch, size, text) in setup.checkpoints {
                 let origin = RowFormat.origin(installID: setup.installID, epoch: epoch)
                 let first = setup.epochs.first { $0.epoch == epoch }?.firstSeq ?? 1
@@ -627,6 +627,12 @@ package struct AuditVerifier {
                 else { throw wrong("the checkpoint of \(size) rows is not signed by its epoch's key") }
                 guard roots[epoch]?[size] == checkpoint.root else {
                     throw wrong("the checkpoint of \(size) rows is not of this tree")
+                }
+                // What a trusted witness has signed was seen outside.
+                let witnesses = options.witnesses.filter { note.cosigned(by: $0) != nil }.map(\.name)
+                if !witnesses.isEmpty {
+                    verdict.anchors.append(
+                        .init(source: "the file itself", seq: first + size - 1, witnesses: witnesses))
                 }
             }
         }

@@ -384,13 +384,47 @@ import Testing
         }
     }
 
+    /// Somebody else's reading of the same format: rotations, tiles of both levels, two epochs, pruning, receipts.
+    @Test func anIndependentVerifierAgrees() async throws {
+        try await RecordHome.with { home in
+            try await home.open(rotation: .init(rows: 20_000, seconds: 86_400)) { store, audit in
+                try await home.append(66_000, store, audit)
+            }
+            let anchor = home.path + "/anchor"
+            let note = try ReadOnlyStore(path: home.database).read {
+                try $0.first("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1") { $0.text(0) }
+            }
+            try write((note ?? "") + "\n", to: anchor)
+            let head = try String(contentsOfFile: home.path + "/keys/head", encoding: .utf8)
+            try write(head.replacing(" 0000000000000006", with: " 0000000000000007"), to: home.path + "/keys/head")
+            try await home.open(accepting: true) { store, audit in try await home.append(400, store, audit) }
+            var arguments = [home.database, "--anchor", anchor]
+            for seq in [Int64(1), 2, 256, 257, 65_537, 66_000, 66_300] {
+                let receipt = try ReadOnlyStore(path: home.database).read { try Receipt.make($0, seq: seq) }
+                try write(receipt.text, to: "\(home.path)/receipt-\(seq)")
+                arguments += ["--receipt", "\(home.path)/receipt-\(seq)"]
+            }
+            let tests = ((#filePath as NSString).deletingLastPathComponent as NSString).deletingLastPathComponent
+            let told = try Peer.run("verify_record.py", arguments, file: tests + "/EndToEndTests/x")
+            #expect(told.contains("epochs=2 tiles=259 checkpoints=2 receipts=7 anchors=1"), "\(told)")
+            #expect(try home.verify().isIntact)
+            // It can say no, too.
+            try tamper(home.database, "UPDATE audit SET body = replace(body, 'agent-', 'agent_') WHERE seq = 40000")
+            let refused = #expect(throws: TestFailure.self) {
+                try Peer.run("verify_record.py", arguments, file: tests + "/EndToEndTests/x")
+            }
+            #expect(refused?.description.contains("FAILED at row 40000") == true)
+        }
+    }
+
     @Test func tokensAreHiddenWhereverTheyStand() throws {
         let own = String(repeating: "ab", count: 32)
         let secrets = SecretValues(isOwnToken: { $0 == own })
         secrets.set(["correct horse battery"])
         let redactor = Redactor(key: sha256([1]), secrets: secrets)
         let hidden = [
-            "AKIAIOSFODNN7EXAMPLE", "ghp_abcdefghijklmnopqrstuvwxyz0123456789", "sk-" + String(repeating: "a1B", count: 12),
+            "AKIAIOSFODNN7EXAMPLE", "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
+            "sk-" + String(repeating: "a1B", count: 12),
             "xoxb-123456789012-abcdefghij", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abcdefghijkl", own,
             "correct horse battery",
             "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\n-----END OPENSSH PRIVATE KEY-----",

@@ -146,10 +146,18 @@ import Testing
                     impossible += 1
                     for _ in 0..<200 {
                         var call = generator.call(for: model)
-                        // Calls that a gateway can meet: paths in the workspace, recipients that are those of the arguments.
+                        // Calls that a gateway can meet: paths in the workspace; recipients and command lines that are
+                        // those of the arguments.
                         guard call.capability == name, call.agent == "ada", name != "email.send",
                             call.paths.allSatisfy({ "\($0)/".hasPrefix("/workspace/ada/") })
                         else { continue }
+                        if name == "process.run", case .text(let command)? = call.arguments["command"] {
+                            var words = [command]
+                            if case .list(let elements)? = call.arguments["args"] {
+                                words += elements
+                            }
+                            call.lines = [words]
+                        }
                         call.mode = nil
                         call.role = nil
                         call.grant = false
