@@ -247,6 +247,14 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
     /// last checkpoint the file knows and what `keys/head` had seen, and is vouched for by the checkpoint key of the
     /// epoch before, when that key is still there.
     package func beginEpoch(_ tx: WriteTx, now: Timestamp, by principal: Principal, detail: JSONObject = [:]) throws {
+        let known = try tx.first("SELECT 1 FROM epochs WHERE epoch = ?", [.int(working.epoch)]) { $0.int(0) }
+        if known == nil, working.seq > 0 {
+            // A file from before trees were kept.
+            try tx.execute(
+                "INSERT INTO epochs (epoch, first_seq) SELECT ?, min(seq) FROM audit WHERE epoch = ?",
+                [.int(working.epoch), .int(working.epoch)])
+            try plant(tx)
+        }
         let before = working
         var also = detail
         also["previous"] = [

@@ -284,7 +284,8 @@ package struct AuditVerifier {
             var chunk = Chunk()
             var origin: (epoch: Int64, digest: Digest) = (0, .zero)
             try tx.forEach(
-                "SELECT seq, epoch, key_id, prev, body_hash, sig, body FROM audit WHERE seq > ? AND seq <= ? ORDER BY seq",
+                // The stored bytes, also beyond a NUL that ends a text elsewhere.
+                "SELECT seq, epoch, key_id, prev, body_hash, sig, CAST(body AS BLOB) FROM audit WHERE seq > ? AND seq <= ? ORDER BY seq",
                 [.int(after), .int(min(after + limit, last))]
             ) { row in
                 let seq = row.int(0)

@@ -229,5 +229,9 @@ struct AgentCommand: AsyncParsableCommand {
         if let token = agent["token"]?.string {
             Console.print("\nToken (shown once, keep it safe):\n\(token)")
         }
+        if let key = agent["root_key"]?.string {
+            Console.print(
+                "\nRoot key of the new record (keep it elsewhere; `audit verify --trust` pins it):\n\(key)")
+        }
     }
 }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import KruxAudit
 import KruxCore
+import KruxCrypto
 import KruxEngine
 import KruxRegistry
 import KruxStore
@@ -34,6 +35,10 @@ struct QuickstartCommand: AsyncParsableCommand {
         guard let url = status["agents_url"]?.string, let port = url.split(separator: ":").last.flatMap({ UInt16($0) })
         else { throw StructuredError(.internalError, "the gateway does not say where it listens") }
         Console.print("Gateway \(started ? "started" : "was running"): agents on \(url)")
+        if let key = try ReadOnlyStore(path: home.database).read(EpochKeys.all).first?.root {
+            Console.print(
+                "Root key of the record: \(key.bytes.hex) (keep it elsewhere; `audit verify --trust` pins it)")
+        }
         Console.print("Policy: \(status["policy"]?["name"]?.string ?? "-")")
         let created = try await client.run(
             .agentCreate, ["name": .string(name), "purpose": "Created by quickstart to try the gate"])

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import KruxCore
+import KruxCrypto
 import KruxEngine
 import KruxGateway
 import Logging
@@ -31,7 +32,14 @@ struct ServeCommand: AsyncParsableCommand {
             configuration: .init(host: listen.host, port: listen.port, supervisorPort: listen.supervisorPort), log: log)
         let failure: (any Error)?
         do {
-            try await gateway.run { lines in for line in lines { Console.print(line) } }
+            try await gateway.run { lines in
+                for line in lines { Console.print(line) }
+                if let key = engine.newRootKey {
+                    Console.print(
+                        "root key     \(key.bytes.hex)  (of the new record; keep it elsewhere, for audit verify --trust)"
+                    )
+                }
+            }
             failure = nil
         } catch {
             failure = error

@@ -3,7 +3,7 @@ import KruxApprovals
 package import KruxAudit
 package import KruxCapabilities
 package import KruxCore
-import KruxCrypto
+package import KruxCrypto
 import KruxPolicies
 import KruxPolicy
 import KruxRegistry
@@ -47,6 +47,10 @@ package final class Engine: Sendable {
     let folder: PolicyFolder
     let windows: RateWindows
     let startedAt: Timestamp
+    /// Whether the record began with this opening.
+    private let isNew: Bool
+    /// The root key of a record that has just begun: to be told to its owner once, and kept elsewhere.
+    package var newRootKey: PublicKey? { isNew ? audit.publicKey : nil }
     /// One change of the policy at a time.
     let policyChange = Mutex(())
     private let lock: WriterLock
@@ -111,6 +115,7 @@ package final class Engine: Sendable {
         folder = PolicyFolder(path: home.policies)
         do {
             if let restore { try Self.beginEpoch(store.writer, audit, restore, now: now) }
+            isNew = audit.lastSeq == 0
             try audit.begin(store.writer, now: now)
             let agents = agents
             redactor = Redactor(

@@ -121,7 +121,9 @@ extension Engine {
             "agent created", agent: name.text, by: principal, now: now,
             detail: ["purpose": .string(purpose), "role": .optional(role)]
         ) { try AgentTable.create($0, name: name, purpose: purpose, role: role, token: token, now: now) }
-        return try agentJSON(name.text).adding([("token", .string(token.text))])
+        return try agentJSON(name.text).adding([
+            ("token", .string(token.text)), ("root_key", .optional(newRootKey?.bytes.hex)),
+        ])
     }
 
     private func changeAgent(_ command: OperatorCommand, _ input: OperatorInput, by principal: Principal) throws

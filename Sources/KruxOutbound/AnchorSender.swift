@@ -63,7 +63,10 @@ package struct AnchorSender: Sendable {
         -> SignedNote
     {
         guard let checkpoint = Checkpoint(note.text) else { throw Failure(reason: "the checkpoint cannot be read") }
-        let client = HTTPClient(eventLoopGroupProvider: .singleton)
+        // The address that was chosen, and no other.
+        var configuration = HTTPClient.Configuration(redirectConfiguration: .disallow)
+        configuration.timeout.connect = .seconds(10)
+        let client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
         do {
             var size = old
             for attempt in 0..<2 {

@@ -40,6 +40,7 @@ package enum OwnerProcess {
             let data = handle.availableData
             if data.isEmpty { handle.readabilityHandler = nil } else { said.append(data) }
         }
+        defer { stderr.fileHandleForReading.readabilityHandler = nil }
         guard ended.wait(timeout: .now() + .seconds(timeoutSeconds)) == .success else {
             kill(process.processIdentifier, SIGKILL)
             throw SandboxError(.exhausted, "`\(name)` did not end within \(timeoutSeconds) s and was killed")

@@ -21,17 +21,22 @@ package enum SQLValue: Sendable, Equatable {
     }
 }
 
-/// A row under the cursor; valid only inside the closure it is given to.
+/// A row under the cursor; valid only inside the closure it is given to. A value of another type than asked for, as only
+/// a damaged or foreign file has, reads as empty rather than as an end of the program.
 package struct SQLRow {
     let row: Row
 
-    package func int(_ index: Int) -> Int64 { row[index] }
-    package func optionalInt(_ index: Int) -> Int64? { row[index] }
-    package func text(_ index: Int) -> String { row[index] }
-    package func optionalText(_ index: Int) -> String? { row[index] }
-    /// Empty for null.
-    package func optionalBlob(_ index: Int) -> [UInt8]? { (row[index] as Data?).map { [UInt8]($0) } }
-    package func blob(_ index: Int) -> [UInt8] { (row[index] as Data?).map { [UInt8]($0) } ?? [] }
+    package func int(_ index: Int) -> Int64 { optionalInt(index) ?? 0 }
+    package func optionalInt(_ index: Int) -> Int64? { Int64.fromDatabaseValue(row[index]) }
+    package func text(_ index: Int) -> String { optionalText(index) ?? "" }
+    package func optionalText(_ index: Int) -> String? {
+        let value: DatabaseValue = row[index]
+        if case .int64(let number) = value.storage { return "\(number)" }
+        return String.fromDatabaseValue(value)
+    }
+    /// A text's bytes, too.
+    package func optionalBlob(_ index: Int) -> [UInt8]? { Data.fromDatabaseValue(row[index]).map { [UInt8]($0) } }
+    package func blob(_ index: Int) -> [UInt8] { optionalBlob(index) ?? [] }
 }
 
 /// Reading one snapshot of the file. Valid only inside the closure it is given to.

@@ -537,12 +537,11 @@ can_fail = {"pread64", "pwrite64", "read", "write", "fsync", "fdatasync", "opena
 
 
 class Strace:
-    """Attached to a gateway's threads, for what they do with the three files."""
+    """Attached to a gateway's threads, for what they do with one of its files."""
 
-    def __init__(self, gateway, *expressions):
+    def __init__(self, gateway, path, *expressions):
         self.file = f"{scratch}/trace"
-        paths = [argument for name in ("kruxos.db-wal", "kruxos.db", "keys/head") for argument in ("-P", f"{gateway.home}/{name}")]
-        self.process = spawn("strace", "-f", "-p", str(gateway.process.pid), "-o", self.file, *paths, *expressions, stderr=subprocess.PIPE)
+        self.process = spawn("strace", "-f", "-p", str(gateway.process.pid), "-o", self.file, "-P", f"{gateway.home}/{path}", *expressions, stderr=subprocess.PIPE)
         line = self.process.stderr.readline()
         assert "attached" in line, line
 
@@ -563,7 +562,7 @@ def faults():
     gateway, token = begin()
     home, tried = gateway.home, 0
     try:
-        Strace(gateway).stop()
+        Strace(gateway, "kruxos.db").stop()
     except AssertionError as error:
         gateway.stop()
         return print("SKIPPED: strace cannot attach:", *error.args)
@@ -578,30 +577,30 @@ def faults():
         await_true(lambda: log_is_empty(home), 3, "the log was not folded")
 
     # How often each is called by one thread, from an empty log through two commits to an empty log again.
-    quiet()
-    trace = Strace(gateway)
-    assert call()[1] == 200
-    quiet()
-    calls, killable = collections.Counter(), collections.Counter()
-    for line in trace.stop().splitlines():
-        if match := re.match(r"(\d+) +(\w+)\(", line):
-            killable[match.groups()] += 1
-    for (_, name), times in killable.items():
-        calls[name] = max(calls[name], times)
-    assert calls["pwrite64"] and calls["fdatasync"], calls
-    print("one call and its fold:", dict(sorted(calls.items())), flush=True)
+    calls = collections.Counter()
+    for path in ("kruxos.db-wal", "kruxos.db", "keys/head"):
+        quiet()
+        trace = Strace(gateway, path)
+        assert call()[1] == 200
+        quiet()
+        found = collections.Counter(match.groups() for match in re.finditer(r"^(\d+) +(\w+)\(", trace.stop(), re.MULTILINE))
+        for (_, name), times in found.items():
+            if name in can_fail:
+                calls[path, name] = max(calls[path, name], times)
+    assert all(calls[point] for point in (("kruxos.db-wal", "pwrite64"), ("kruxos.db-wal", "fdatasync"), ("kruxos.db", "pwrite64"), ("keys/head", "pwrite64"))), calls
+    print("one call and its fold:", ", ".join(f"{name} of {path} {times}" for (path, name), times in calls.items()), flush=True)
+    everywhere = [(path, name, number) for (path, name), times in sorted(calls.items()) for number in range(1, times + 1)]
 
-    def chosen(names):
-        points = [(name, number) for name in sorted(names) for number in range(1, calls[name] + 1)]
-        return sorted(random.sample(points, count)) if 0 < count < len(points) else points
+    def chosen():
+        return sorted(random.sample(everywhere, count)) if 0 < count < len(everywhere) else everywhere
 
     acknowledged, problems, forgotten, hits, told, slowest = [], [], set(), collections.Counter(), collections.Counter(), 0
     for error in ("EIO", "ENOSPC"):
-        points = chosen(can_fail & set(calls))
-        for name, number in points:
+        points = chosen()
+        for path, name, number in points:
             quiet()
-            where = f"{error} at {name} {number}"
-            trace = Strace(gateway, "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={number}")
+            where = f"{error} at {name} {number} of {path}"
+            trace = Strace(gateway, path, "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={number}")
             content, status, reply = call()
             if status == 200:
                 acknowledged.append((reply["audit_seq"], content))
@@ -646,13 +645,14 @@ def faults():
         forgotten |= still_open
         assert hits[error] >= 0.8 * len(points), (error, hits, len(points))
 
-    points = chosen(can_fail & set(calls))
-    for index, (name, number) in enumerate(points):
+    points = chosen()
+    for index, (path, name, number) in enumerate(points):
         quiet()
-        trace = Strace(gateway, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}")
+        where = f"KILL at {name} {number} of {path}"
+        trace = Strace(gateway, path, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}")
         try:
             content, status, reply = call()
-            assert status == 200, (name, number, reply)
+            assert status == 200, (where, reply)
             acknowledged.append((reply["audit_seq"], content))
         except (OSError, http.client.HTTPException):
             pass
@@ -666,12 +666,12 @@ def faults():
             gateway.kill()
         processes.discard(gateway.process)
         gateway = Gateway(home).ready()
-        must_hold(recorded(home, max(0, acknowledged[-1][0] - 20)), acknowledged[-3:], f"KILL at {name} {number}")
+        must_hold(recorded(home, max(0, acknowledged[-1][0] - 20)), acknowledged[-3:], where)
         if index % 10 == 9 or index == len(points) - 1:
             command("audit", "verify", "--home", home)
             rows, still_open = looked_through(home)
-            must_hold(rows, acknowledged, f"KILL at {name} {number}")
-            assert still_open <= forgotten, f"KILL at {name} {number}: no outcome is recorded of the intents {sorted(still_open - forgotten)}"
+            must_hold(rows, acknowledged, where)
+            assert still_open <= forgotten, f"{where}: no outcome is recorded of the intents {sorted(still_open - forgotten)}"
     gateway.stop()
     assert hits["KILL"] >= 0.8 * len(points), (hits, len(points))
     print(f"strace: {dict(hits)} of {len(points)} each; the calls were told {dict(told)}; well again after {slowest:.2f} s at the latest; {len(acknowledged)} acknowledged rows are there")
