@@ -31,8 +31,8 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
     private struct Shared {
         var publicKey: PublicKey?
         var checkpoint: (note: String, epoch: Int64, size: Int64)?
-        /// Why the files beside the database cannot be written.
-        var problem: String?
+        /// Why `keys/head` cannot be written.
+        var headProblem: String?
     }
 
     /// Rows and time after which the row key is replaced.
@@ -413,16 +413,10 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
             shared.withLock { $0.checkpoint = (note, committed.epoch, committed.checkpointSize) }
             onCheckpoint()
         }
-        if grown { writeHead() }
+        if grown || isHeadBehind { writeHead() }
         if let replaced {
             shared.withLock { $0.publicKey = replaced.publicKey }
-            do {
-                try keys.erase(.row, except: replaced.publicKey)
-                if newEpoch, let key = committed.checkpointKey { try keys.erase(.checkpoint, except: key.publicKey) }
-            } catch {
-                // Tried again at the next start.
-                shared.withLock { $0.problem = "a replaced key could not be removed: \(error)" }
-            }
+            eraseReplaced(checkpointsToo: newEpoch)
         }
     }
 
@@ -431,7 +425,24 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
         pendingNote = nil
     }
 
+    /// A replaced key that cannot be removed now is tried again when it is quiet, and at the next start.
+    private func eraseReplaced(checkpointsToo: Bool) {
+        do {
+            if let key = committed.key { try keys.erase(.row, except: key.publicKey) }
+            if checkpointsToo, let key = committed.checkpointKey { try keys.erase(.checkpoint, except: key.publicKey) }
+            mustErase = false
+        } catch {
+            mustErase = true
+        }
+    }
+    private var mustErase = false
+    private var isHeadBehind = false
+
+    package var hasTrouble: Bool { mustErase || isHeadBehind }
+
     package func prepareQuietTransaction() -> Bool {
+        if mustErase { eraseReplaced(checkpointsToo: true) }
+        if isHeadBehind { writeHead() }
         guard committed.tree.size > committed.checkpointSize else { return false }
         working.checkpointWanted = true
         return true
@@ -440,7 +451,8 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
     private func writeHead() {
         guard committed.seq > 0 else { return }
         let failure = headFile.write(RecordHead(epoch: committed.epoch, seq: committed.seq, leaf: committed.leaf))
-        shared.withLock { $0.problem = failure.map { "`\(headFile.path)` cannot be written: \($0)" } }
+        isHeadBehind = failure != nil
+        shared.withLock { $0.headProblem = failure.map { "`\(headFile.path)` cannot be written: \($0)" } }
     }
 
     /// The row appended last in the running transaction. On the writer's thread only.
@@ -459,13 +471,26 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
     /// The newest durable checkpoint, a signed note, with its epoch and size.
     package var newestCheckpoint: (note: String, epoch: Int64, size: Int64)? { shared.withLock { $0.checkpoint } }
 
-    /// Why the record cannot be continued after a restart; nil while all is well. Looks at the key's file.
-    package var problem: String? {
-        let (key, problem) = shared.withLock { ($0.publicKey, $0.problem) }
-        if let problem { return problem }
-        guard let key else { return nil }
-        let path = keys.path(.row, key)
-        return keys.exists(path) ? nil : "the signing key `\(path)` is gone from the disk: put it back"
+    /// Why the record could not be continued after a restart.
+    package enum Trouble: Sendable {
+        case keyMissing(String)
+        case headNotWritable(String)
+
+        package var text: String {
+            switch self {
+            case .keyMissing(let text), .headNotWritable(let text): text
+            }
+        }
+    }
+
+    /// Nil while all is well. Looks at the key's file.
+    package var trouble: Trouble? {
+        let (key, problem) = shared.withLock { ($0.publicKey, $0.headProblem) }
+        if let key {
+            let path = keys.path(.row, key)
+            if !keys.exists(path) { return .keyMissing("the signing key `\(path)` is gone from the disk: put it back") }
+        }
+        return problem.map { .headNotWritable($0) }
     }
 }
 

@@ -1,5 +1,6 @@
 import Foundation
 package import KruxCrypto
+import Synchronization
 
 /// `keys/head`: where the record stood after the last commit, so that a database that was put back is noticed.
 ///
@@ -41,6 +42,8 @@ package struct RecordHead: Sendable, Equatable {
 package final class HeadFile: Sendable {
     package let path: String
     private let descriptor: Int32
+    /// Whether the disk holds a head at all: the first one is waited for, or a power cut would leave an empty file.
+    private let isOnDisk: Mutex<Bool>
 
     /// What the file of a home says; nil when there is none.
     /// - Throws: `AuditError` `.wrongHead` for a file that is no head.
@@ -67,7 +70,9 @@ package final class HeadFile: Sendable {
     /// Opens the file, making it if needed.
     init(home: String) throws {
         path = home + "/keys/head"
-        let isNew = access(path, F_OK) != 0
+        var status = stat()
+        let isNew = lstat(path, &status) != 0
+        isOnDisk = Mutex(!isNew && status.st_size == RecordHead.length)
         descriptor = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else {
             throw AuditError(.lostKey, "cannot write `\(path)`: \(String(cString: strerror(errno)))")
@@ -85,7 +90,12 @@ package final class HeadFile: Sendable {
     func write(_ head: RecordHead) -> String? {
         var text = head.text
         let count = text.withUTF8 { pwrite(descriptor, $0.baseAddress, $0.count, 0) }
-        return count == RecordHead.length ? nil : String(cString: strerror(errno))
+        guard count == RecordHead.length else { return String(cString: strerror(errno)) }
+        return isOnDisk.withLock { isOnDisk in
+            if !isOnDisk, fsync(descriptor) != 0 { return String(cString: strerror(errno)) }
+            isOnDisk = true
+            return nil
+        }
     }
 
     deinit { close(descriptor) }

@@ -132,7 +132,8 @@ private struct Examination {
 
     private mutating func foreignFiles() {
         let known = [
-            "kruxos.db", "kruxos.db-wal", "kruxos.db-shm", "kruxos.lock", "kruxos.sock", "keys", "workspaces",
+            "kruxos.db", "kruxos.db-wal", "kruxos.db-shm", "kruxos.db.new", "kruxos.lock", "kruxos.sock", "keys",
+            "workspaces",
             "policies",
             "gateway.log", "checkpoints.log", "backups", "requirements.yaml",
         ]

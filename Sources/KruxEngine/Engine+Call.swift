@@ -8,6 +8,7 @@ import KruxPolicy
 import KruxRegistry
 import KruxStore
 import Logging
+import Synchronization
 
 extension Engine {
     /// The agent a token belongs to, with its session. Nil for no active agent's token.
@@ -250,11 +251,11 @@ extension Engine {
 
     /// What must hold before an effect begins, so that its outcome can be recorded.
     func requireSound() throws(StructuredError) {
-        if let problem = audit.problem {
+        if let trouble = audit.trouble {
             throw StructuredError(
-                .unavailable, "no effect begins: \(problem)",
+                .unavailable, "no effect begins: \(trouble.text)",
                 agent: "The gate's signing key or its folder is not in order, so nothing that changes anything is run.",
-                recovery: ["Wait until your supervisor has mended it."], retryable: true, retryAfter: 60)
+                recovery: ["Wait until your supervisor has mended it."], retryable: true, retryAfter: 5)
         }
         guard home.freeBytes >= Self.reservedBytes else {
             throw StructuredError(
@@ -282,7 +283,23 @@ extension Engine {
             let seq = try await write(body, record, notify: record.tier == .notify) { tx in try also?(tx, result) }
             return result.map { ($0, seq) }
         } catch {
-            // The effect may have happened and cannot be recorded now; the next start records it as unknown.
+            // The effect has happened and cannot be recorded now. It is as soon as that is possible; after a stop the next
+            // start records it as unknown.
+            let outcome = body
+            unrecorded.withLock { $0 += 1 }
+            Task { [self] in
+                while !isDraining.withLock({ $0 }) {
+                    do {
+                        try await Task.sleep(for: .seconds(1))
+                        try await write(outcome, record) { tx in try also?(tx, result) }
+                        unrecorded.withLock { $0 -= 1 }
+                        if let request = record.approval { waiters.wake(request) }
+                        return
+                    } catch {
+                        log.debug("an outcome still cannot be recorded", metadata: ["intent": "\(intent)"])
+                    }
+                }
+            }
             log.critical(
                 "an outcome could not be recorded",
                 metadata: ["intent": "\(intent)", "reason": "\(Self.structured(error).description)"])

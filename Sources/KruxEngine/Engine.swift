@@ -59,6 +59,9 @@ package final class Engine: Sendable {
     /// Why the files in the policy folder are not in force.
     private let policyProblem = Mutex<String?>(nil)
     let checkpointSigned = CheckpointSignal()
+    /// Outcomes that wait for the record to be writable again.
+    let unrecorded = Mutex(0)
+    let isDraining = Mutex(false)
     /// When each anchor was last tried, by the monotonic clock in seconds.
     let lastTried = Mutex<[Int64: Int64]>([:])
     let watcher = Mutex<FolderWatcher?>(nil)
@@ -147,6 +150,7 @@ package final class Engine: Sendable {
     package func drain() {
         events.finish()
         checkpointSigned.finish()
+        isDraining.withLock { $0 = true }
         waiters.drain()
     }
 
@@ -159,7 +163,8 @@ package final class Engine: Sendable {
         let audit = audit
         try store.writer.writeAndWait { tx in
             for session in sessions { try SessionTable.store(tx, session) }
-            try Recovery.markComplete(tx, through: last)
+            // What has no outcome now gets one at the next start.
+            try Recovery.markComplete(tx, through: try Recovery.firstOpen(tx).map { $0 - 1 } ?? last)
             audit.wantCheckpoint()
         }
         if let newest = audit.newestCheckpoint { appendLocally(newest.note) }
@@ -194,6 +199,7 @@ package final class Engine: Sendable {
     package enum Problem: String, Sendable {
         case diskFull = "disk_full"
         case recordNotWritable = "record_not_writable"
+        case headNotWritable = "record_head_not_writable"
         case signingKeyMissing = "signing_key_missing"
         case policyDoesNotCompile = "policy_does_not_compile"
         case agentBlocked = "agent_blocked_by_broken_policy"
@@ -202,8 +208,12 @@ package final class Engine: Sendable {
     package var problems: [Problem] {
         var problems: [Problem] = []
         if home.freeBytes < Self.reservedBytes { problems.append(.diskFull) }
-        if store.writer.problem != nil { problems.append(.recordNotWritable) }
-        if audit.problem != nil { problems.append(.signingKeyMissing) }
+        if store.writer.problem != nil || unrecorded.withLock({ $0 }) > 0 { problems.append(.recordNotWritable) }
+        switch audit.trouble {
+        case .keyMissing: problems.append(.signingKeyMissing)
+        case .headNotWritable: problems.append(.headNotWritable)
+        case nil: break
+        }
         if problem != nil { problems.append(.policyDoesNotCompile) }
         if !policy.compiled.brokenAgents.isEmpty { problems.append(.agentBlocked) }
         return problems
@@ -216,7 +226,7 @@ package final class Engine: Sendable {
         if let problem = store.writer.problem {
             findings.append("the record cannot be written, so nothing runs: \(problem)")
         }
-        if let problem = audit.problem { findings.append("no effect begins: \(problem)") }
+        if let trouble = audit.trouble { findings.append("no effect begins: \(trouble.text)") }
         if let problem = policyProblem.withLock({ $0 }) {
             findings.append("a policy file does not compile, and what was in force before stays: \(problem)")
         }

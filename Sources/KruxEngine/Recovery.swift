@@ -27,25 +27,30 @@ struct Recovery {
         let principal: String
     }
 
-    func run(now: Timestamp) throws {
-        let open = try store.read { tx -> [OpenIntent] in
-            let from = try Self.completeThrough(tx)
-            let ended = Set(
-                try tx.rows(
-                    "SELECT intent FROM audit WHERE seq > ? AND phase = 'outcome' AND intent IS NOT NULL", [.int(from)]
-                ) {
-                    $0.int(0)
-                })
-            return try tx.rows(
-                "SELECT seq, agent, session, capability, request, tier, principal FROM audit WHERE seq > ? AND phase = 'intent' ORDER BY seq",
-                [.int(from)]
+    /// Intents that nothing tells the end of, oldest first.
+    private static func open(_ tx: any ReadTx) throws -> [OpenIntent] {
+        let from = try completeThrough(tx)
+        let ended = Set(
+            try tx.rows(
+                "SELECT intent FROM audit WHERE seq > ? AND phase = 'outcome' AND intent IS NOT NULL", [.int(from)]
             ) {
-                OpenIntent(
-                    seq: $0.int(0), agent: $0.optionalText(1), session: $0.optionalText(2),
-                    capability: $0.optionalText(3), request: $0.optionalText(4), tier: $0.optionalText(5),
-                    principal: $0.text(6))
-            }.filter { !ended.contains($0.seq) }
-        }
+                $0.int(0)
+            })
+        return try tx.rows(
+            "SELECT seq, agent, session, capability, request, tier, principal FROM audit WHERE seq > ? AND phase = 'intent' ORDER BY seq",
+            [.int(from)]
+        ) {
+            OpenIntent(
+                seq: $0.int(0), agent: $0.optionalText(1), session: $0.optionalText(2),
+                capability: $0.optionalText(3), request: $0.optionalText(4), tier: $0.optionalText(5),
+                principal: $0.text(6))
+        }.filter { !ended.contains($0.seq) }
+    }
+
+    static func firstOpen(_ tx: any ReadTx) throws -> Int64? { try open(tx).first?.seq }
+
+    func run(now: Timestamp) throws {
+        let open = try store.read(Self.open)
         let audit = audit
         try store.writer.writeAndWait { tx in
             var last = audit.lastSeq

@@ -21,15 +21,8 @@ package struct PolicyFolder: Sendable {
         }
         for template in templates + suites.map({ (file: "suites/\($0.file)", text: $0.text) }) {
             let file = "\(path)/\(template.file)"
-            let descriptor = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-            if descriptor < 0 {
-                if errno == EEXIST { continue }
-                throw failure(file)
-            }
-            defer { close(descriptor) }
-            guard Foundation.write(descriptor, template.text, template.text.count) == template.text.count else {
-                throw failure(file)
-            }
+            // A file that somebody emptied stays empty; a crash leaves all of one or nothing.
+            if access(file, F_OK) != 0 { try save(file, template.text) }
         }
     }
 

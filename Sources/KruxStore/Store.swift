@@ -32,6 +32,7 @@ package final class Store: SnapshotSource, Sendable {
     ) throws {
         path = home + "/kruxos.db"
         try Self.checkBeforeWriting(path)
+        try Self.createIfMissing(path)
         var configuration = Configuration()
         configuration.busyMode = .timeout(5)
         configuration.label = "kruxos.writer"
@@ -90,6 +91,32 @@ package final class Store: SnapshotSource, Sendable {
         readers.close()
         writer.stop()
         do { try queue.close() } catch { throw Writer.translate(error) }
+    }
+
+    /// A new file appears whole: it is made beside its place, and a crash leaves none.
+    private static func createIfMissing(_ path: String) throws {
+        var status = stat()
+        guard stat(path, &status) != 0 || status.st_size == 0 else { return }
+        let temporary = path + ".new"
+        for suffix in ["", "-journal", "-wal", "-shm"] { unlink(temporary + suffix) }
+        let mask = umask(0o077)
+        defer { umask(mask) }
+        do {
+            let queue = try DatabaseQueue(path: temporary)
+            try migrate(queue)
+            try queue.writeWithoutTransaction { try $0.execute(sql: "PRAGMA journal_mode = WAL") }
+            try queue.close()
+            for suffix in ["-wal", "-shm"] { unlink(temporary + suffix) }
+            try synchronise(temporary)
+        } catch {
+            throw Writer.translate(error)
+        }
+        // A log without its file would be read into the new one.
+        for suffix in ["-wal", "-shm"] { unlink(path + suffix) }
+        guard rename(temporary, path) == 0 else {
+            throw StoreError(.inputOutput, "cannot make `\(path)`: \(String(cString: strerror(errno)))")
+        }
+        try synchronise((path as NSString).deletingLastPathComponent)
     }
 
     /// Refuses a foreign or newer file, reading it only.

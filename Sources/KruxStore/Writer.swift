@@ -15,6 +15,8 @@ package protocol TransactionParticipant: AnyObject {
     /// Nothing else is to be written now, or ever. Returns whether the participant has something to add in
     /// `transactionWillCommit`.
     func prepareQuietTransaction() -> Bool
+    /// Whether something beside the file has to be tried again soon.
+    var hasTrouble: Bool { get }
 }
 
 /// The one writer of the file: a thread with the one connection that writes and checkpoints.
@@ -147,7 +149,8 @@ package final class Writer: @unchecked Sendable {
                         log.warning("nothing could be written", metadata: ["error": "\(Self.translate(error))"])
                     }
                 }
-                dirty = !checkpoint("TRUNCATE") || problem != nil
+                dirty =
+                    !checkpoint("TRUNCATE") || problem != nil || participants.contains(where: { $0.hasTrouble })
                 if ending { break }
                 continue
             }

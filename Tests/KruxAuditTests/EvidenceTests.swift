@@ -243,7 +243,7 @@ import Testing
                 if isVerified { #expect(try content() == before, "byte \(index), seed \(seed), trial \(trial)") }
                 refused += isVerified ? 0 : 1
             }
-            #expect(refused > trials / 4, "most of the file is content: \(refused) of \(trials) were refused")
+            #expect(refused > trials / 10, "much of the file is content: \(refused) of \(trials) were refused")
         }
     }
 
