@@ -147,7 +147,7 @@ import Testing
                     for _ in 0..<200 {
                         var call = generator.call(for: model)
                         // Calls that a gateway can meet: paths in the workspace; recipients and command lines that are
-                        // those of the arguments.
+                        // those of the arguments; defaults filled in.
                         guard call.capability == name, call.agent == "ada", name != "email.send",
                             call.paths.allSatisfy({ "\($0)/".hasPrefix("/workspace/ada/") })
                         else { continue }
@@ -157,6 +157,14 @@ import Testing
                                 words += elements
                             }
                             call.lines = [words]
+                        }
+                        for property in declaration.input.properties where call.arguments[property.name] == nil {
+                            switch property.defaultValue {
+                            case .string(let text)?: call.arguments[property.name] = .text(text)
+                            case .int(let number)?: call.arguments[property.name] = .int(number)
+                            case .bool(let flag)?: call.arguments[property.name] = .bool(flag)
+                            default: break
+                            }
                         }
                         call.mode = nil
                         call.role = nil

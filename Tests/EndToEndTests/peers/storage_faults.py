@@ -550,7 +550,8 @@ class Strace:
             return file.read()
 
     def stop(self):
-        self.process.send_signal(signal.SIGINT)
+        # Not SIGINT, which a caller may have had ignored.
+        self.process.send_signal(signal.SIGTERM)
         self.process.communicate(timeout=20)
         processes.discard(self.process)
         return self.text()
