@@ -31,6 +31,8 @@ import threading
 import time
 
 kruxos, folder, what, count = sys.argv[1], os.path.abspath(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+# Who started this may have blocked signals, and a child inherits that: strace would never stop.
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
 seed = int(os.environ.get("SEED") or int.from_bytes(os.urandom(4), "big"))
 random.seed(seed)
 print("seed", seed, flush=True)
@@ -550,7 +552,6 @@ class Strace:
             return file.read()
 
     def stop(self):
-        # Not SIGINT, which a caller may have had ignored.
         self.process.send_signal(signal.SIGTERM)
         self.process.communicate(timeout=20)
         processes.discard(self.process)
