@@ -30,6 +30,7 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
     /// What other threads may ask.
     private struct Shared {
         var publicKey: PublicKey?
+        var checkpointKey: PublicKey?
         var checkpoint: (note: String, epoch: Int64, size: Int64)?
         /// Why `keys/head` cannot be written.
         var headProblem: String?
@@ -128,7 +129,10 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
             committed = state
             working = state
         }
-        shared.withLock { $0.publicKey = state.key?.publicKey }
+        shared.withLock {
+            $0.publicKey = state.key?.publicKey
+            $0.checkpointKey = state.checkpointKey?.publicKey
+        }
     }
 
     private static func lastKeyRow(_ tx: any ReadTx) throws -> (seq: Int64, keyID: String)? {
@@ -151,6 +155,30 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
         return RowFormat.leaf(head: head, signature: signature)
     }
 
+    /// Whether a file is the newest state of a home, with the keys that go on with it.
+    /// - Throws: `AuditError` `.wrongHead` or `.lostKey` that says what is not.
+    package static func requireContinuable(_ tx: any ReadTx, home: String) throws {
+        let installID = try tx.first("SELECT value FROM meta WHERE key = 'install_id'") { $0.text(0) } ?? ""
+        let epoch = try tx.first("SELECT coalesce(max(epoch), 1) FROM keys") { $0.int(0) } ?? 1
+        let seq = try tx.first("SELECT coalesce(max(seq), 0) FROM audit") { $0.int(0) } ?? 0
+        let isPlanted = try tx.first("PRAGMA user_version") { $0.int(0) } ?? 0 >= 3
+        let marked =
+            try isPlanted && tx.first("SELECT 1 FROM epochs WHERE epoch = ?", [.int(epoch)]) { $0.int(0) } != nil
+        try check(
+            try HeadFile.read(home: home), tx, installID, epoch: epoch, seq: seq, marked: marked, home: home,
+            hasEpochs: isPlanted)
+        let keys = KeyFiles(home: home)
+        let row = try lastKeyRow(tx).flatMap { [UInt8](hex: $0.keyID) }
+        for (purpose, id) in [(KeyFiles.Purpose.row, row), (.checkpoint, nil)] {
+            let found =
+                try tx.first(
+                    "SELECT public_key FROM keys WHERE purpose = ? AND epoch = ? AND key_id = coalesce(?, key_id) LIMIT 1",
+                    [.text(purpose.rawValue), .int(epoch), id.map { .blob($0) } ?? .null]
+                ) { PublicKey($0.blob(0)) } ?? nil
+            if let found { _ = try keys.key(purpose, found) }
+        }
+    }
+
     /// Where the file itself ends; nil for an empty one.
     package static func head(_ tx: any ReadTx) throws -> RecordHead? {
         let installID = try tx.first("SELECT value FROM meta WHERE key = 'install_id'") { $0.text(0) } ?? ""
@@ -161,7 +189,9 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
 
     /// Refuses a file that is not the one `keys/head` has seen last, or one that followed it.
     private static func check(
-        _ head: RecordHead?, _ tx: any ReadTx, _ installID: String, epoch: Int64, seq: Int64, marked: Bool, home: String
+        _ head: RecordHead?, _ tx: any ReadTx, _ installID: String, epoch: Int64, seq: Int64, marked: Bool,
+        home: String,
+        hasEpochs: Bool = true
     ) throws {
         let hint =
             "put the newest kruxos.db back; if it is lost, `kruxos restore --accept` goes on with this one in a new epoch and says what that means"
@@ -175,10 +205,13 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
         if head.seq == 0 { return }
         if let leaf = try leaf(tx, installID, head.seq), leaf == head.leaf { return }
         // A crash between a new epoch's commit and the head that tells of it.
-        let replaced = try tx.first(
-            "SELECT json_extract(body, '$.detail.replaces') FROM audit JOIN epochs ON seq = first_seq WHERE epochs.epoch = ?",
-            [.int(epoch)]
-        ) { $0.optionalText(0) }
+        let replaced =
+            !hasEpochs
+            ? nil
+            : try tx.first(
+                "SELECT json_extract(body, '$.detail.replaces') FROM audit JOIN epochs ON seq = first_seq WHERE epochs.epoch = ?",
+                [.int(epoch)]
+            ) { $0.optionalText(0) }
         if let replaced = replaced ?? nil, replaced == "\(head.epoch)/\(head.seq)/\(head.leaf.hex)" { return }
         throw AuditError(
             .wrongHead,
@@ -262,9 +295,10 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
             "checkpoint": .optional(shared.withLock { $0.checkpoint?.note }),
         ]
         if let head = headBefore { also["replaces"] = .string("\(head.epoch)/\(head.seq)/\(head.leaf.hex)") }
+        // A number that a restore has used before is never used again: two trees would have one origin.
+        let epoch = max(before.epoch, headBefore?.epoch ?? 0) + 1
         working = State(
-            epoch: before.epoch + 1,
-            originDigest: RowFormat.originDigest(installID: installID, epoch: before.epoch + 1), seq: before.seq,
+            epoch: epoch, originDigest: RowFormat.originDigest(installID: installID, epoch: epoch), seq: before.seq,
             leaf: .zero)
         try firstRow(tx, now: now, action: "epoch begun", by: principal, also: also, voucher: before.checkpointKey)
     }
@@ -415,7 +449,10 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
         }
         if grown || isHeadBehind { writeHead() }
         if let replaced {
-            shared.withLock { $0.publicKey = replaced.publicKey }
+            shared.withLock {
+                $0.publicKey = replaced.publicKey
+                $0.checkpointKey = committed.checkpointKey?.publicKey
+            }
             eraseReplaced(checkpointsToo: newEpoch)
         }
     }
@@ -485,10 +522,16 @@ package final class AuditLog: TransactionParticipant, @unchecked Sendable {
 
     /// Nil while all is well. Looks at the key's file.
     package var trouble: Trouble? {
-        let (key, problem) = shared.withLock { ($0.publicKey, $0.headProblem) }
-        if let key {
-            let path = keys.path(.row, key)
-            if !keys.exists(path) { return .keyMissing("the signing key `\(path)` is gone from the disk: put it back") }
+        let (key, checkpointKey, problem) = shared.withLock { ($0.publicKey, $0.checkpointKey, $0.headProblem) }
+        for (purpose, key) in [(KeyFiles.Purpose.row, key), (.checkpoint, checkpointKey)] {
+            guard let key else { continue }
+            if !keys.stillHolds(purpose, key) {
+                return .keyMissing(
+                    "the signing key `\(keys.path(purpose, key))` is gone from the disk, or another: put it back")
+            }
+        }
+        if !keys.exists(headFile.path) {
+            return .headNotWritable("`\(headFile.path)` is gone: the next row makes it anew")
         }
         return problem.map { .headNotWritable($0) }
     }

@@ -51,6 +51,8 @@ package struct AuditVerdict: Sendable, Equatable {
     package var pruned: Int64 = 0
     /// The key that signed the last row.
     package var publicKey: PublicKey?
+    /// Everything holds, but an epoch's keys that nobody vouches for.
+    package var isOnlyUnvouched = false
     /// The rows whose bodies and signatures were checked, when not all were.
     package var range: ClosedRange<Int64>?
 
@@ -79,7 +81,7 @@ package struct AnchorFile: Sendable {
     package let notes: [SignedNote]
 
     /// One note after the other, or a receipt. Lines that begin with `#` and empty lines between notes are skipped; a
-    /// last note that was cut off while it was written is no note yet.
+    /// note that was cut off while it was written is none; a file of nothing else is an error.
     /// - Throws: `AuditError` `.invalidFilter` for a file that holds something else.
     package init(source: String, text: String) throws {
         self.source = source
@@ -90,23 +92,33 @@ package struct AnchorFile: Sendable {
         var notes: [SignedNote] = []
         var lines: [Substring] = []
         var signed = false
-        func close() throws {
-            guard let note = SignedNote(lines.map { $0 + "\n" }.joined()), Checkpoint(note.text) != nil else {
-                throw AuditError(
-                    .invalidFilter, "`\(source)` holds something that is no checkpoint",
-                    hint: "an anchor file holds checkpoints one after the other, or a receipt")
+        var skipped = 0
+        func close() {
+            if let note = SignedNote(lines.map { $0 + "\n" }.joined()), Checkpoint(note.text) != nil {
+                notes.append(note)
+            } else {
+                skipped += 1
             }
-            notes.append(note)
             (lines, signed) = ([], false)
         }
         for line in text.split(separator: "\n", omittingEmptySubsequences: false) {
             let isSignature = line.hasPrefix("— ")
-            if signed, !isSignature { try close() }
+            if signed, !isSignature { close() }
             if lines.isEmpty, line.isEmpty || line.hasPrefix("#") { continue }
+            // A note that was cut off while it was written is no note; the next one begins with its origin.
+            if !lines.isEmpty, !isSignature, line.hasPrefix("kruxos/") {
+                skipped += 1
+                lines = []
+            }
             lines.append(line)
             signed = isSignature
         }
-        if signed, text.hasSuffix("\n") { try close() }
+        if signed, text.hasSuffix("\n") { close() }
+        if notes.isEmpty, skipped > 0 || !lines.isEmpty {
+            throw AuditError(
+                .invalidFilter, "`\(source)` holds no checkpoint",
+                hint: "an anchor file holds checkpoints one after the other, or a receipt")
+        }
         self.notes = notes
     }
 }

@@ -49,6 +49,8 @@ package struct AuditVerifier {
         /// Up to which row a prune row says bodies may be gone.
         var prunedThrough: Int64 = 0
         var hasTrees = true
+        /// Of the witnesses that the file is sent to.
+        var witnesses: [NoteKey] = []
     }
 
     private struct Wrong: Error {
@@ -67,6 +69,10 @@ package struct AuditVerifier {
             let head = try options.home.flatMap { try HeadFile.read(home: $0) }
             let setup = try prepare(first)
             verdict = try check(setup, head)
+            // Bodies that were forgotten meanwhile, and indexes that lost them, are no fault of the record.
+            if !verdict.isIntact, try first.read(Self.prunedThrough) > setup.prunedThrough {
+                verdict = try check(try prepare(first), head)
+            }
         } catch let wrong as Wrong {
             verdict.firstFailure = .init(seq: wrong.seq, reason: wrong.reason)
         } catch let error as StoreError where error.code == .corrupt || error.code == .inputOutput {
@@ -87,7 +93,24 @@ package struct AuditVerifier {
             schemaDiffers = try Store.schema(tx) != Store.expectedSchema(through: version)
             setup.hasTrees = version >= 3
             setup.installID = try tx.first("SELECT value FROM meta WHERE key = 'install_id'") { $0.text(0) } ?? ""
-            setup.last = try tx.first("SELECT coalesce(max(seq), 0) FROM audit") { $0.int(0) } ?? 0
+            let (first, last, count) =
+                try tx.first("SELECT coalesce(min(seq), 1), coalesce(max(seq), 0), count(*) FROM audit") {
+                    ($0.int(0), $0.int(1), $0.int(2))
+                } ?? (1, 0, 0)
+            // Rows from 1 on without gaps, or every number below would mean something else.
+            if first < 1 { throw Wrong(seq: 0, reason: "there is a row \(first), and rows count from 1") }
+            if last != count {
+                let gap =
+                    try tx.first(
+                        "SELECT seq FROM audit a WHERE seq > 1 AND NOT EXISTS (SELECT 1 FROM audit b WHERE b.seq = a.seq - 1) ORDER BY seq LIMIT 1"
+                    ) { $0.int(0) } ?? 2
+                let missing =
+                    first > 1
+                    ? 1
+                    : try tx.first("SELECT max(seq) + 1 FROM audit WHERE seq < ?", [.int(gap)]) { $0.int(0) } ?? 1
+                throw Wrong(seq: first > 1 ? first : gap, reason: "row \(missing) is missing")
+            }
+            setup.last = last
             for (id, bytes, epoch, purpose) in try tx.rows(
                 "SELECT key_id, public_key, epoch, purpose FROM keys", [],
                 {
@@ -109,16 +132,22 @@ package struct AuditVerifier {
             {
                 setup.tiles[epoch] = count
             }
-            setup.prunedThrough =
-                try tx.first(
-                    "SELECT coalesce(max(json_extract(body, '$.detail.through')), 0) FROM audit WHERE phase IN ('key', 'prune') AND phase = 'prune'"
-                ) { $0.int(0) } ?? 0
+            setup.prunedThrough = try Self.prunedThrough(tx)
+            setup.witnesses = try tx.rows("SELECT verifier FROM anchors WHERE verifier IS NOT NULL") {
+                NoteKey(verifier: $0.text(0))
+            }.compactMap { $0 }
         }
         if schemaDiffers { throw Wrong(seq: 0, reason: "the schema is not the one this version makes") }
         if setup.installID.isEmpty { throw Wrong(seq: 0, reason: "the file has no install id") }
         if setup.keys.count != rowsOfKeys { throw Wrong(seq: 0, reason: "the table of keys holds something else") }
         if setup.last == 0 { throw Wrong(seq: 1, reason: "row 1 is missing: every record begins with its key") }
         return setup
+    }
+
+    private static func prunedThrough(_ tx: any ReadTx) throws -> Int64 {
+        try tx.first(
+            "SELECT coalesce(max(json_extract(body, '$.detail.through')), 0) FROM audit WHERE phase IN ('key', 'prune') AND phase = 'prune'"
+        ) { $0.int(0) } ?? 0
     }
 
     private func check(_ setup: Setup, _ head: RecordHead?) throws -> AuditVerdict {
@@ -449,7 +478,8 @@ package struct AuditVerifier {
 
         private mutating func begin(_ row: Chunk.Row, _ keyRow: Chunk.KeyRow?) throws {
             func wrong(_ reason: String) -> Wrong { Wrong(seq: row.seq, reason: reason) }
-            guard row.epoch == epoch + 1 else {
+            // A restore of a file older than the last restore leaves a number out, so that none is used twice.
+            guard row.epoch > epoch, epoch > 0 || row.epoch == 1 else {
                 throw wrong("its epoch \(row.epoch) does not follow epoch \(epoch)")
             }
             if setup.hasTrees {
@@ -462,7 +492,8 @@ package struct AuditVerifier {
                 detail["install_id"]?.string == setup.installID, detail["epoch"]?.int == row.epoch
             else { throw wrong("it is signed by a key that no row before it introduced") }
             var ground: AuditVerdict.Ground?
-            if options.trust.contains(root) {
+            let checkpointKey = detail["checkpoint_key"]?.string.flatMap { [UInt8](hex: $0) }.flatMap { PublicKey($0) }
+            if options.trust.contains(root) || checkpointKey.map(options.trust.contains) == true {
                 ground = .trusted
             } else if epoch == 0 {
                 ground = options.trust.isEmpty ? .unpinned : nil
@@ -527,7 +558,6 @@ package struct AuditVerifier {
             for id in setup.keys.keys where !introduced.contains(id) {
                 throw wrong("the table of keys holds a key that no row introduced")
             }
-            try judgeRoots()
             if let head {
                 if head.seq > last || head.seq > 0 && leavesOfHead != head.leaf {
                     let replaced = verdict.roots.last.map { $0.epoch > head.epoch } ?? false
@@ -550,6 +580,7 @@ package struct AuditVerifier {
             }
             try checkAnchors()
             try checkIndexes(source)
+            try judgeRoots()
             return verdict
         }
 
@@ -579,6 +610,7 @@ package struct AuditVerifier {
             for root in verdict.roots {
                 let isBelieved = root.ground.map { $0 != .vouched || before } ?? false
                 if !isBelieved {
+                    verdict.isOnlyUnvouched = true
                     throw Wrong(
                         seq: root.firstSeq,
                         reason: root.epoch == 1
@@ -619,6 +651,9 @@ package struct AuditVerifier {
             for (epoch, size, text) in setup.checkpoints {
                 let origin = RowFormat.origin(installID: setup.installID, epoch: epoch)
                 let first = setup.epochs.first { $0.epoch == epoch }?.firstSeq ?? 1
+                guard (0...setup.last).contains(size) else {
+                    throw Wrong(seq: 0, reason: "there is a checkpoint of \(size) rows")
+                }
                 func wrong(_ reason: String) -> Wrong { Wrong(seq: first + max(0, size - 1), reason: reason) }
                 guard let note = SignedNote(text), let checkpoint = Checkpoint(note.text), checkpoint.origin == origin,
                     checkpoint.size == size, note.encoded == text, note.text == checkpoint.text
@@ -628,6 +663,12 @@ package struct AuditVerifier {
                 else { throw wrong("the checkpoint of \(size) rows is not signed by its epoch's key") }
                 guard roots[epoch]?[size] == checkpoint.root else {
                     throw wrong("the checkpoint of \(size) rows is not of this tree")
+                }
+                for witness in setup.witnesses + options.witnesses {
+                    let isNamed = note.lines.contains { $0.name == witness.name }
+                    guard !isNamed || note.cosigned(by: witness) != nil else {
+                        throw wrong("the checkpoint of \(size) rows has a wrong signature of \(witness.name)")
+                    }
                 }
                 // What a trusted witness has signed was seen outside.
                 let witnesses = options.witnesses.filter { note.cosigned(by: $0) != nil }.map(\.name)
@@ -647,12 +688,11 @@ package struct AuditVerifier {
                     }
                     count += 1
                     let root = verdict.roots.first { $0.epoch == epoch }
-                    let end = verdict.roots.first { $0.epoch == epoch + 1 }.map { $0.firstSeq - 1 } ?? last
+                    let end = verdict.roots.first { $0.epoch > epoch }.map { $0.firstSeq - 1 } ?? last
                     func wrong(_ reason: String, _ seq: Int64) -> Wrong {
                         Wrong(seq: seq, reason: "the anchor in `\(file.source)` \(reason)")
                     }
                     guard let root else { throw wrong("is of epoch \(epoch), which the file does not have", last) }
-                    let seq = root.firstSeq + checkpoint.size - 1
                     guard let key = checkpointKeys[epoch],
                         note.isSigned(by: NoteKey(name: checkpoint.origin, kind: .note, publicKey: key))
                     else {
@@ -660,6 +700,9 @@ package struct AuditVerifier {
                             "of \(checkpoint.size) rows is not signed by the file's checkpoint key: one of the two was replaced",
                             root.firstSeq)
                     }
+                    // A size beyond all numbers is beyond the end, too.
+                    let (sum, overflow) = root.firstSeq.addingReportingOverflow(checkpoint.size)
+                    let seq = overflow ? Int64.max : sum - 1
                     if checkpoint.size > 0 {
                         guard seq <= end else {
                             // A restore that lost rows says so in its first row, and is not hidden by it.

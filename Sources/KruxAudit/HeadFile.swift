@@ -1,6 +1,6 @@
 import Foundation
+import Glibc
 package import KruxCrypto
-import Synchronization
 
 /// `keys/head`: where the record stood after the last commit, so that a database that was put back is noticed.
 ///
@@ -39,11 +39,12 @@ package struct RecordHead: Sendable, Equatable {
     }
 }
 
-package final class HeadFile: Sendable {
+package final class HeadFile: @unchecked Sendable {
+    // @unchecked: written on the writer's thread only, or before there is one.
     package let path: String
-    private let descriptor: Int32
-    /// Whether the disk holds a head at all: the first one is waited for, or a power cut would leave an empty file.
-    private let isOnDisk: Mutex<Bool>
+    private let folder: String
+    private var descriptor: Int32 = -1
+    private var identity = stat()
 
     /// What the file of a home says; nil when there is none.
     /// - Throws: `AuditError` `.wrongHead` for a file that is no head.
@@ -67,36 +68,48 @@ package final class HeadFile: Sendable {
             hint: "after looking at what happened, `kruxos restore --accept` goes on in a new epoch")
     }
 
-    /// Opens the file, making it if needed.
+    /// Makes the file if needed.
     init(home: String) throws {
-        path = home + "/keys/head"
-        var status = stat()
-        let isNew = lstat(path, &status) != 0
-        isOnDisk = Mutex(!isNew && status.st_size == RecordHead.length)
-        descriptor = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
-        guard descriptor >= 0 else {
-            throw AuditError(.lostKey, "cannot write `\(path)`: \(String(cString: strerror(errno)))")
-        }
-        if isNew {
-            let folder = open(home + "/keys", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-            if folder >= 0 {
-                fsync(folder)
-                close(folder)
-            }
-        }
+        folder = home + "/keys"
+        path = folder + "/head"
+        if let failure = open() { throw AuditError(.lostKey, "cannot write `\(path)`: \(failure)") }
     }
 
-    /// Returns why it could not be written.
+    /// Opens what lies under the path now. Returns why it cannot.
+    private func open() -> String? {
+        if descriptor >= 0 { close(descriptor) }
+        descriptor = Glibc.open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard descriptor >= 0, fstat(descriptor, &identity) == 0 else { return String(cString: strerror(errno)) }
+        return nil
+    }
+
+    /// Whether the path still leads to the file that is written: a folder that was copied back is another.
+    private var isThere: Bool {
+        var status = stat()
+        return descriptor >= 0 && lstat(path, &status) == 0 && status.st_ino == identity.st_ino
+            && status.st_dev == identity.st_dev
+    }
+
+    /// Returns why it could not be written. The first head is waited for, or a power cut would leave an empty file.
     func write(_ head: RecordHead) -> String? {
+        var isNew = identity.st_size != RecordHead.length
+        if !isThere {
+            if let failure = open() { return failure }
+            isNew = true
+        }
         var text = head.text
         let count = text.withUTF8 { pwrite(descriptor, $0.baseAddress, $0.count, 0) }
         guard count == RecordHead.length else { return String(cString: strerror(errno)) }
-        return isOnDisk.withLock { isOnDisk in
-            if !isOnDisk, fsync(descriptor) != 0 { return String(cString: strerror(errno)) }
-            isOnDisk = true
-            return nil
+        if isNew {
+            let directory = Glibc.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            defer { if directory >= 0 { close(directory) } }
+            guard fsync(descriptor) == 0, directory >= 0, fsync(directory) == 0 else {
+                return String(cString: strerror(errno))
+            }
+            identity.st_size = RecordHead.length
         }
+        return nil
     }
 
-    deinit { close(descriptor) }
+    deinit { if descriptor >= 0 { close(descriptor) } }
 }

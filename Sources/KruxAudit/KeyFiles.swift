@@ -1,5 +1,6 @@
 import Foundation
 package import KruxCrypto
+import Synchronization
 
 /// Private keys as files of 32 raw bytes under `keys/`, 0600: `row-<first 16 hex digits of the key id>.key`,
 /// `checkpoint-<the same>.key`, `witness.key` and `digest.key`.
@@ -100,6 +101,24 @@ package struct KeyFiles: Sendable {
         guard let key = SigningKey(seed: seed) else { throw AuditError(.lostKey, "`\(path)` is no key") }
         return key
     }
+
+    /// `holds`, remembered as long as the file is the same one by inode, size and time.
+    func stillHolds(_ purpose: Purpose, _ publicKey: PublicKey) -> Bool {
+        var status = stat()
+        guard lstat(path(purpose, publicKey), &status) == 0 else { return false }
+        let mark = [
+            Int(status.st_ino), Int(status.st_size), status.st_ctim.tv_sec, Int(status.st_ctim.tv_nsec),
+        ]
+        if seen.marks.withLock({ $0[publicKey.id] }) == mark { return true }
+        guard holds(purpose, publicKey) else { return false }
+        seen.marks.withLock { $0[publicKey.id] = mark }
+        return true
+    }
+
+    private final class Seen: Sendable {
+        let marks = Mutex<[Digest: [Int]]>([:])
+    }
+    private let seen = Seen()
 
     func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 

@@ -8,14 +8,15 @@ package struct Redactor: Sendable {
     /// Longer strings are recorded by digest.
     package static let longestText = 2048
     private static let secretWords = [
-        "password", "passwd", "passphrase", "secret", "token", "api_key", "apikey", "authorization", "credential",
+        "password", "passwd", "passphrase", "pwd", "secret", "access_key", "token", "api_key", "apikey",
+        "authorization", "credential",
         "private_key", "cookie",
     ].map { Array($0.utf8) }
 
     /// Whether a name holds a secret-like word, in either case of ASCII. Bytes, because the standard library's
     /// substring search costs more than signing the row does.
     static func isSecretLike(_ name: String) -> Bool {
-        let bytes = name.utf8.map { (65...90).contains($0) ? $0 | 0x20 : $0 }
+        let bytes = name.utf8.prefix(longestName).map { (65...90).contains($0) ? $0 | 0x20 : $0 == 45 ? 95 : $0 }
         return secretWords.contains { word in
             bytes.count >= word.count
                 && (0...(bytes.count - word.count)).contains { bytes[$0..<$0 + word.count].elementsEqual(word) }
@@ -35,7 +36,7 @@ package struct Redactor: Sendable {
     /// digest>]`, so that two equal ones can be told.
     package func scrub(_ text: String) -> String {
         let bytes = Array(text.utf8)
-        var spans = SecretShapes.spans(bytes) { secrets.isOwnToken(String(decoding: $0, as: UTF8.self)) }
+        var spans = SecretShapes.spans(bytes, isOwn: secrets.isOwnToken)
         for range in secrets.occurrences(in: bytes) where !spans.contains(where: { $0.overlaps(range) }) {
             spans.append(range)
         }
@@ -68,6 +69,22 @@ package struct Redactor: Sendable {
         return ["$digest": .string(digest(bytes)), "bytes": .int(Int64(bytes.count))]
     }
 
+    /// A member's name: not so long that it could hold something else.
+    private func recorded(name: String) -> String {
+        name.utf8.count > Self.longestName ? "$digest:" + digest(Array(name.utf8)) : scrub(name)
+    }
+    private static let longestName = 256
+
+    /// `max_tokens: 4096` counts tokens and is none.
+    private static func isCount(_ value: JSONValue, _ name: String) -> Bool {
+        guard name.lowercased().hasSuffix("tokens") else { return false }
+        switch value {
+        case .int, .double, .null, .bool: return true
+        case .string(let text): return text.utf8.count <= 9 && text.utf8.allSatisfy { (48...57).contains($0) }
+        default: return false
+        }
+    }
+
     /// Bytes of a result that a row holds in full.
     package static let longestResult = 1 << 10
 
@@ -86,18 +103,27 @@ package struct Redactor: Sendable {
     package static let longestArguments = 16 << 10
 
     package func redact(_ object: JSONObject) -> JSONObject {
-        JSONObject(object.members.map { (scrub($0.key), redact($0.value, key: $0.key)) })
+        JSONObject(object.members.map { (recorded(name: $0.key), redact($0.value, key: $0.key)) })
     }
 
     private func redact(_ value: JSONValue, key name: String) -> JSONValue {
-        if Self.isSecretLike(name) {
+        if Self.isSecretLike(name), !Self.isCount(value, name) {
             return ["$redacted": .string(digest(value.canonicalBytes()))]
         }
         switch value {
         case .string(let text) where text.utf8.count > Self.longestText:
             return ["$digest": .string(digest(Array(text.utf8))), "bytes": .int(Int64(text.utf8.count))]
         case .string(let text): return .string(scrub(text))
-        case .array(let elements): return .array(elements.map { redact($0, key: "") })
+        case .array(let elements):
+            // `--token VALUE` is two elements.
+            var before: String?
+            return .array(
+                elements.map { element in
+                    let isValue =
+                        before.map { $0.hasPrefix("-") && !$0.contains("=") && Self.isSecretLike($0) } ?? false
+                    before = element.string
+                    return redact(element, key: isValue ? "secret" : "")
+                })
         case .object(let object): return .object(redact(object))
         default: return value
         }

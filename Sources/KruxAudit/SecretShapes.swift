@@ -30,78 +30,134 @@ enum SecretShapes {
     }
 
     private static let firstBytes = Set(prefixes.map { $0.prefix[0] })
-    private static let shortest = 16
+    private static let shortest = 12
 
-    /// The parts to hide, in order and apart from each other.
-    /// - Parameter isOwn: asked of each word of 64 hexadecimal digits.
-    static func spans(_ bytes: [UInt8], isOwn: (ArraySlice<UInt8>) -> Bool) -> [Range<Int>] {
+    /// The parts to hide, in order and apart from each other. Linear in the length: each run of letters is measured once.
+    /// - Parameter isOwn: asked of each run of 64 hexadecimal digits, in lower case.
+    static func spans(_ bytes: [UInt8], isOwn: (String) -> Bool) -> [Range<Int>] {
         guard bytes.count >= shortest else { return [] }
-        var found: [Range<Int>] = []
-        var index = 0
-        while index < bytes.count {
-            // A word begins here.
-            if index > 0, Alphabet.word.contains(bytes[index - 1]), bytes[index - 1] != UInt8(ascii: "-") {
-                index += 1
-                continue
-            }
-            if let end = match(bytes, index, isOwn) {
-                found.append(index..<end)
-                index = end
-            } else {
-                index += 1
-            }
-        }
-        return found
+        var scanner = Scanner(bytes: bytes)
+        return scanner.scan(isOwn)
     }
 
-    private static func match(_ bytes: [UInt8], _ start: Int, _ isOwn: (ArraySlice<UInt8>) -> Bool) -> Int? {
-        let rest = bytes[start...]
-        func run(from index: Int, _ isPart: (UInt8) -> Bool) -> Int {
+    private struct Scanner {
+        let bytes: [UInt8]
+        var found: [Range<Int>] = []
+        /// Where the run of word characters around the index ends, and the run that also has dots.
+        var wordEnd = 0
+        var dottedStart = 0
+        var dottedEnd = 0
+        var hexEnd = 0
+
+        init(bytes: [UInt8]) { self.bytes = bytes }
+
+        func run(from index: Int, atMost limit: Int = .max, _ isPart: (UInt8) -> Bool) -> Int {
             var end = index
-            while end < bytes.count, isPart(bytes[end]) { end += 1 }
+            while end < bytes.count, end - index < limit, isPart(bytes[end]) { end += 1 }
             return end
         }
-        if firstBytes.contains(bytes[start]) {
-            for (prefix, alphabet, least) in prefixes where rest.starts(with: prefix) {
-                let end = run(from: start + prefix.count, alphabet.contains)
-                // Some continue after a dot.
-                if end - start - prefix.count >= least {
-                    return run(from: end) { Alphabet.word.contains($0) || $0 == UInt8(ascii: ".") }
+
+        static func isHex(_ byte: UInt8) -> Bool {
+            (48...57).contains(byte) || (97...102).contains(byte | 0x20) && byte >= 65
+        }
+
+        /// What a generator made rather than a person: digits, and after a prefix that words have, too, capitals or length.
+        func looksGenerated(_ range: Range<Int>, after prefix: [UInt8]) -> Bool {
+            let part = bytes[range].prefix(64)
+            return part.contains { (48...57).contains($0) }
+                && (prefix.count > 5 || prefix.starts(with: "xox".utf8) || part.count >= 40
+                    || part.contains { (65...90).contains($0) })
+        }
+
+        mutating func scan(_ isOwn: (String) -> Bool) -> [Range<Int>] {
+            var index = 0
+            while index < bytes.count {
+                let isWordStart = index >= wordEnd
+                if index >= wordEnd { wordEnd = run(from: index, Alphabet.word.contains) }
+                if index >= dottedEnd {
+                    dottedStart = index
+                    dottedEnd = run(from: index) { Alphabet.word.contains($0) || $0 == 46 }
+                }
+                var end: Int?
+                if index >= hexEnd, Self.isHex(bytes[index]) {
+                    hexEnd = run(from: index, Self.isHex)
+                    if hexEnd - index == 64, isOwn(String(decoding: bytes[index..<hexEnd], as: UTF8.self).lowercased())
+                    {
+                        end = hexEnd
+                    }
+                }
+                let isStart = isWordStart || bytes[index - 1] == 45
+                if end == nil, isStart, firstBytes.contains(bytes[index]) { end = known(index) }
+                if end == nil, isWordStart { end = shaped(index) }
+                if let end, end > index {
+                    found.append(index..<end)
+                    index = end
+                } else if isWordStart, let value = assigned(index) {
+                    found.append(value)
+                    index = value.upperBound
+                } else {
+                    index += 1
                 }
             }
+            return found
         }
-        switch bytes[start] {
-        case UInt8(ascii: "e") where rest.starts(with: "eyJ".utf8):
-            // header.payload.signature, each base64url.
-            let end = run(from: start) { Alphabet.word.contains($0) || $0 == UInt8(ascii: ".") }
-            let parts = bytes[start..<end].split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false)
-            if parts.count == 3, parts[0].count >= 10, parts[1].count >= 4 { return end }
-        case UInt8(ascii: "-") where rest.starts(with: "-----BEGIN ".utf8):
-            let line = run(from: start) { $0 != 10 }
-            guard String(decoding: bytes[start..<line], as: UTF8.self).contains("PRIVATE KEY") else { return nil }
-            let mark = Array("-----END ".utf8)
-            var end = line
-            while end < bytes.count, !bytes[end...].starts(with: mark) { end += 1 }
-            return run(from: end) { $0 != 10 }
-        case UInt8(ascii: "B"), UInt8(ascii: "b"):
-            for scheme in ["earer ", "asic "] where rest.dropFirst().starts(with: scheme.utf8) {
-                let from = start + 1 + scheme.utf8.count
-                let end = run(from: from) { $0 > 32 && $0 < 127 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "'") }
-                if end - from >= shortest { return end }
+
+        private func known(_ start: Int) -> Int? {
+            for (prefix, alphabet, least) in prefixes where bytes[start...].starts(with: prefix) {
+                let from = start + prefix.count
+                let end = run(from: from, atMost: least, alphabet.contains)
+                guard end - from == least else { continue }
+                let whole = max(end, dottedEnd > from ? dottedEnd : run(from: from, alphabet.contains))
+                if alphabet != .word || looksGenerated(from..<whole, after: prefix) { return whole }
             }
-        default: break
+            return nil
         }
-        // user:password@ of an address: the password goes with its user.
-        if start >= 3, bytes[(start - 3)..<start].elementsEqual("://".utf8) {
-            let end = run(from: start) { $0 > 32 && !"/?#\"'".utf8.contains($0) }
-            if let at = bytes[start..<end].lastIndex(of: UInt8(ascii: "@")),
-                bytes[start..<at].contains(UInt8(ascii: ":"))
-            {
-                return at
+
+        private func shaped(_ start: Int) -> Int? {
+            let rest = bytes[start...]
+            switch bytes[start] {
+            case UInt8(ascii: "e") where start == dottedStart && rest.starts(with: "eyJ".utf8):
+                // header.payload.signature, each base64url.
+                let parts = bytes[start..<dottedEnd].split(separator: 46, omittingEmptySubsequences: false)
+                if parts.count == 3, parts[0].count >= 10, parts[1].count >= 4 { return dottedEnd }
+            case UInt8(ascii: "-") where rest.starts(with: "-----BEGIN ".utf8):
+                let line = run(from: start, atMost: 80) { $0 != 10 }
+                guard String(decoding: bytes[start..<line], as: UTF8.self).contains("PRIVATE KEY") else { return nil }
+                let mark = Array("-----END ".utf8)
+                var end = line
+                while end < bytes.count, !(bytes[end] == 45 && bytes[end...].starts(with: mark)) { end += 1 }
+                return run(from: end) { $0 != 10 }
+            case UInt8(ascii: "B"), UInt8(ascii: "b"):
+                for scheme in ["earer ", "asic "] where rest.dropFirst().starts(with: scheme.utf8) {
+                    let from = start + 1 + scheme.utf8.count
+                    let end = run(from: from) { $0 > 32 && $0 < 127 && $0 != 34 && $0 != 39 }
+                    if end - from >= 16, bytes[from..<end].contains(where: { (48...57).contains($0) }) { return end }
+                }
+            default: break
             }
+            // user:password@ of an address: the password goes with its user.
+            if start >= 3, bytes[(start - 3)..<start].elementsEqual("://".utf8) {
+                let end = run(from: start) { $0 > 32 && $0 != 47 && $0 != 63 && $0 != 35 && $0 != 34 && $0 != 39 }
+                if let at = bytes[start..<end].lastIndex(of: 64), bytes[start..<at].contains(58) { return at }
+            }
+            return nil
         }
-        let end = run(from: start, Alphabet.word.contains)
-        if end - start == 64, isOwn(bytes[start..<end]) { return end }
-        return nil
+
+        /// The value of `name=value` or `Name: value` where the name says what it is.
+        private func assigned(_ start: Int) -> Range<Int>? {
+            guard wordEnd - start <= 64, wordEnd < bytes.count, wordEnd > start else { return nil }
+            let sign = bytes[wordEnd]
+            guard sign == 61 || sign == 58,
+                Redactor.isSecretLike(String(decoding: bytes[start..<wordEnd], as: UTF8.self))
+            else { return nil }
+            var from = wordEnd + 1
+            while from < bytes.count, from < wordEnd + 3, [32, 34, 39].contains(bytes[from]) { from += 1 }
+            let end = run(from: from) { $0 > 32 && ![34, 39, 38, 59, 44].contains($0) }
+            let isValue =
+                sign == 61
+                ? end - from >= 4
+                : end - from >= 12 && bytes[from..<end].contains(where: { (48...57).contains($0) })
+            return isValue ? from..<end : nil
+        }
     }
 }

@@ -24,14 +24,8 @@ enum AuditFormat {
     /// ArcSight Common Event Format, version 0: `CEF:0|vendor|product|version|class|name|severity|extension`. In the
     /// header `\` and `|` are escaped, in values `\`, `=` and line ends.
     static func cef(_ record: AuditRecord) -> String {
-        func head(_ text: String) -> String {
-            text.replacing("\\", with: "\\\\").replacing("|", with: "\\|").replacing("\n", with: " ").replacing(
-                "\r", with: " ")
-        }
-        func value(_ text: String) -> String {
-            text.replacing("\\", with: "\\\\").replacing("=", with: "\\=").replacing("\r", with: "\\r")
-                .replacing("\n", with: "\\n")
-        }
+        func head(_ text: String) -> String { escaped(text, ["|"]) }
+        func value(_ text: String) -> String { escaped(text, ["="]) }
         let name =
             record.text("capability") ?? record.body?["detail"]?["action"]?.string ?? record.text("phase") ?? "pruned"
         var fields: [(String, String?)] = [
@@ -50,6 +44,22 @@ enum AuditFormat {
         let text = fields.compactMap { key, text in text.flatMap { $0.isEmpty ? nil : "\(key)=\(value($0))" } }
         return
             "CEF:0|KruxOS|kruxos|\(Engine.version)|\(head(record.text("phase") ?? "pruned"))|\(head(name))|\(severity(record) * 2)|\(text.joined(separator: " "))"
+    }
+
+    /// `\` and the separators escaped, line ends as `\n`, other control characters as spaces. Scalar by scalar: `\r\n` and a
+    /// letter with its accents are one Character.
+    private static func escaped(_ text: String, _ separators: Set<Unicode.Scalar>) -> String {
+        var result = String.UnicodeScalarView()
+        for scalar in text.unicodeScalars {
+            switch scalar.value {
+            case 0x0A, 0x0D, 0x85, 0x2028, 0x2029: result.append(contentsOf: "\\n".unicodeScalars)
+            case 0..<0x20, 0x7F..<0xA0: result.append(" ")
+            default:
+                if scalar == "\\" || separators.contains(scalar) { result.append("\\") }
+                result.append(scalar)
+            }
+        }
+        return String(result)
     }
 
     /// 1 informational to 5 critical.
@@ -150,10 +160,18 @@ enum AuditFormat {
             "seq", "time", "phase", "principal", "agent", "session", "capability", "tier", "outcome", "request",
         ]
         func quoted(_ text: String) -> String {
+            let scalars = text.unicodeScalars
             // A cell that begins like a formula would be run by a spreadsheet.
-            let safe = text.first.map { "=+-@\t\r".contains($0) } == true ? "'" + text : text
-            guard safe.contains(where: { $0 == "," || $0 == "\"" || $0.isNewline }) else { return safe }
-            return "\"" + safe.replacing("\"", with: "\"\"") + "\""
+            let safe = scalars.first.map { "=+-@\t\r".unicodeScalars.contains($0) } == true ? "'" + text : text
+            guard scalars.contains(where: { $0 == "," || $0 == "\"" || $0.value == 10 || $0.value == 13 }) else {
+                return safe
+            }
+            var doubled = String.UnicodeScalarView()
+            for scalar in safe.unicodeScalars {
+                if scalar == "\"" { doubled.append(scalar) }
+                doubled.append(scalar)
+            }
+            return "\"" + String(doubled) + "\""
         }
         let lines = records.map { record in
             columns.map { column -> String in

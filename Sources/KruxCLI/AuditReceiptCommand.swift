@@ -85,6 +85,11 @@ extension AuditCommand {
                 let time = Timestamp(microseconds: witness.seconds * 1_000_000)
                 Console.print("Cosigned by \(witness.name) at \(time.rfc3339)")
             }
+            let unchecked = receipt.note.lines.count - 1 - verified.witnesses.count
+            if unchecked > 0 {
+                Console.print(
+                    "\(unchecked) other signatures on the checkpoint were not checked: name their keys with --witness")
+            }
             Console.print(body.prettyText())
         }
     }

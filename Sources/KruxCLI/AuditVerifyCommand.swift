@@ -76,7 +76,10 @@ extension AuditCommand {
             }
             let bar = ProgressBar("verifying")
             if !common.json { options.progress = { bar.show($0, of: $1) } }
-            let verdict = try AuditVerifier.verify(try source.opener(common), options)
+            let opener = try source.opener(common)
+            let last = try opener().read { try $0.first("SELECT coalesce(max(seq), 0) FROM audit") { $0.int(0) } } ?? 0
+            if let from, from > last { throw ValidationError("--from lies beyond the last row, \(last)") }
+            let verdict = try AuditVerifier.verify(opener, options)
             bar.clear()
             if common.json { Console.print(Self.json(verdict)) } else { Self.show(verdict, known) }
             if !verdict.isIntact { throw KruxExit.verificationFailed }

@@ -33,6 +33,18 @@ struct BackupCommand: AsyncParsableCommand {
                     .invalidArguments, "`\(file)` is the database itself", recovery: ["Choose another file."])
             }
         }
+        // Nothing of the home is overwritten, and nothing is put where only kruxos writes.
+        let folder = (file as NSString).deletingLastPathComponent
+        if let target = realpath(folder.isEmpty ? "." : folder, nil), let own = realpath(home.root, nil) {
+            let (place, root) = (String(cString: target), String(cString: own))
+            free(target)
+            free(own)
+            if place == root || place.hasPrefix(root + "/"), place != root + "/backups" {
+                throw StructuredError(
+                    .invalidArguments, "`\(file)` lies in the home itself",
+                    recovery: ["Choose a place outside, best on another disk, or \(home.root)/backups."])
+            }
+        }
         let temporary = "\(file).partial-\(getpid())"
         do {
             try source.copy(to: temporary)
@@ -42,7 +54,7 @@ struct BackupCommand: AsyncParsableCommand {
             let verdict = try AuditVerifier.verify({ try ReadOnlyStore(path: temporary, immutable: true) }, options)
             bar.clear()
             // Epochs that a restore began are this home's own business, and told by `audit verify`.
-            guard verdict.isIntact || verdict.firstFailure?.reason.contains("nobody vouches for") == true else {
+            guard verdict.isIntact || verdict.isOnlyUnvouched else {
                 throw StructuredError(
                     .ioFailure, "the copy does not verify, so no backup was made: \(verdict.text)",
                     recovery: ["Run `kruxos audit verify` and `kruxos doctor`."])

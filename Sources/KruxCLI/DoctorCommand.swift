@@ -138,7 +138,9 @@ private struct Examination {
             "gateway.log", "checkpoints.log", "backups", "requirements.yaml",
         ]
         let found = (try? FileManager.default.contentsOfDirectory(atPath: home.root)) ?? []
-        let strange = found.filter { name in !known.contains(name) && !name.contains(".before-restore-") }.sorted()
+        let strange = found.filter { name in
+            !known.contains(name) && !name.contains(".before-restore-") && !name.hasPrefix("kruxos.db.restoring-")
+        }.sorted()
         if !strange.isEmpty {
             add(
                 "files", .warning, "not made by kruxos: \(strange.joined(separator: ", "))",
@@ -154,8 +156,10 @@ private struct Examination {
                 "files", .warning, "not made by kruxos: keys/\(strangeKeys.sorted().joined(separator: ", keys/"))",
                 fix: "move them out of \(home.root)/keys")
         }
-        if found.contains("kruxos.db.restoring") {
-            add("files", .warning, "a restore was interrupted", fix: "run `kruxos restore` again")
+        if found.contains(where: { $0.hasPrefix("kruxos.db.restoring-") }) {
+            add(
+                "files", .warning, "a restore was interrupted",
+                fix: "run `kruxos restore` again, and remove kruxos.db.restoring-*")
         }
         if strange.isEmpty, strangeKeys.isEmpty { add("files", .ok, "nothing foreign") }
     }
@@ -226,49 +230,22 @@ private struct Examination {
     }
 
     private mutating func record(_ store: ReadOnlyStore) throws {
-        let (head, keys, last) = try store.read { tx in
-            (
-                try AuditLog.head(tx),
-                try tx.rows(
-                    "SELECT public_key FROM keys WHERE purpose = 'row' AND key_id = (SELECT key_id FROM audit ORDER BY seq DESC LIMIT 1)"
-                ) { PublicKey($0.blob(0)) },
-                try tx.first("SELECT max(time) FROM audit") { $0.optionalInt(0) } ?? nil
-            )
+        let (head, last) = try store.read { tx in
+            (try AuditLog.head(tx), try tx.first("SELECT max(time) FROM audit") { $0.optionalInt(0) } ?? nil)
         }
-        let files = KeyFiles(home: home.root)
-        let held = (try? FileManager.default.contentsOfDirectory(atPath: files.folder)) ?? []
-        if let key = keys.compactMap({ $0 }).first, !files.holds(.row, key),
-            held.count(where: { $0.hasPrefix("row-") }) == 0
-        {
-            add(
-                "keys", .problem, "the signing key is gone: nothing can be recorded",
-                fix: "put the keys folder back; if it is lost for good, `kruxos restore --accept`")
-        } else {
-            add("keys", .ok, "the signing key is here")
+        let root = home.root
+        do {
+            try store.read { try AuditLog.requireContinuable($0, home: root) }
+            add("keys", .ok, "the signing keys are here")
+            add("head", .ok, head.map { "row \($0.seq) of epoch \($0.epoch)" } ?? "no row yet")
+        } catch let error as AuditError {
+            add(error.code == .lostKey ? "keys" : "head", .problem, error.message, fix: error.hint)
         }
         if let last, last > Engine.systemClock.now().microseconds + 60_000_000 {
             add(
                 "clock", .warning,
                 "the record holds rows from later than now: \(Timestamp(microseconds: last).rfc3339)",
                 fix: "check the clock; queries by time will surprise you")
-        }
-        do {
-            let known = try HeadFile.read(home: home.root)
-            if let known, let head {
-                if known.epoch == head.epoch, known.seq > head.seq {
-                    add(
-                        "head", .problem,
-                        "the database ends at row \(head.seq), but row \(known.seq) was recorded: it was put back",
-                        fix: "put the newest file back, or go on with this one by `kruxos restore --accept`")
-                } else {
-                    add("head", .ok, "row \(head.seq) of epoch \(head.epoch)")
-                }
-            } else if store.schemaVersion >= 3 {
-                add("head", .problem, "keys/head is missing", fix: "`kruxos restore --accept` goes on in a new epoch")
-            }
-        } catch {
-            let error = error as? AuditError
-            add("head", .problem, error?.message ?? "keys/head cannot be read", fix: error?.hint)
         }
     }
 

@@ -29,7 +29,7 @@ struct RestoreCommand: AsyncParsableCommand {
         // As what lies in the home may have a log beside it.
         let opener: () throws -> ReadOnlyStore = { [accept] in try ReadOnlyStore(path: path, immutable: !accept) }
         let verdict = try AuditVerifier.verify(opener)
-        if let failure = verdict.firstFailure, !failure.reason.contains("nobody vouches for") {
+        if !verdict.isIntact, !verdict.isOnlyUnvouched {
             throw StructuredError(
                 .ioFailure, "`\(path)` does not verify, so it is not restored: \(verdict.text)",
                 recovery: ["Use another backup."])
@@ -49,6 +49,10 @@ struct RestoreCommand: AsyncParsableCommand {
             Console.print("\(path): \(verdict.rows) rows up to \(time), kruxos/\(identity)")
             if let before = before ?? nil, before != identity {
                 Console.print("It is the record of another installation than the one that is here (kruxos/\(before)).")
+            }
+            for root in verdict.roots where root.ground == nil {
+                Console.print(
+                    "Epoch \(root.epoch), from row \(root.firstSeq), begins with keys that nobody vouches for.")
             }
             if needsEpoch {
                 Console.print("It is not the newest state of this home, or its keys are not here. If you restore it:")

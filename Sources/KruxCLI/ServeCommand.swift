@@ -46,6 +46,7 @@ struct ServeCommand: AsyncParsableCommand {
         }
         retention.cancel()
         engine.drain()
+        anchors.cancel()
         await anchors.value
         await retention.value
         try engine.close()

@@ -57,6 +57,7 @@ extension Engine {
             "anchor added", agent: nil, by: principal, now: now,
             detail: ["kind": .string(try input.text("kind")), "target": .string(target), "every_seconds": .int(every)]
         ) { _ = try AnchorTable.add($0, added, everySeconds: every, now: now) }
+        lastTried.withLock { $0 = [:] }
         checkpointSigned.yield()
         let all = try store.read(AnchorTable.all)
         return all.last?.json ?? [:]

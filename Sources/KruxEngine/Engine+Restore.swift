@@ -169,7 +169,9 @@ enum Pruning {
                     $0.optionalInt(0)
                 } ?? nil
             let last = try tx.first("SELECT coalesce(max(seq), 0) FROM audit") { $0.int(0) } ?? 0
-            let through = max(done, firstYoung.map { $0 - 1 } ?? last)
+            // What is not ended yet must stay readable: a crash would leave nothing to tell it by.
+            let open = try Recovery.firstOpen(tx).map { $0 - 1 } ?? last
+            let through = max(done, min(open, firstYoung.map { $0 - 1 } ?? last))
             let bodies =
                 try tx.first(
                     "SELECT count(*) FROM audit WHERE seq <= ? AND body IS NOT NULL AND phase IN \(phases)",

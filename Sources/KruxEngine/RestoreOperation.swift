@@ -19,16 +19,13 @@ package struct RestoreOperation {
 
     /// Whether the file is anything but the newest state of this home, with its keys.
     package static func needsEpoch(home: Home, _ open: () throws -> ReadOnlyStore) throws -> Bool {
-        let state = try open().read { tx -> (RecordHead?, [PublicKey]) in
-            let keys = try tx.rows("SELECT public_key FROM keys WHERE purpose = 'row' ORDER BY created_at DESC LIMIT 1")
-            {
-                PublicKey($0.blob(0))
-            }
-            return (try AuditLog.head(tx), keys.compactMap { $0 })
+        do {
+            try open().read { try AuditLog.requireContinuable($0, home: home.root) }
+            // Nothing newer is known, but a home that knows nothing has not seen this file either.
+            return try HeadFile.read(home: home.root) == nil
+        } catch is AuditError {
+            return true
         }
-        let known = (try? HeadFile.read(home: home.root)) ?? nil
-        guard let head = state.0, head == known, let key = state.1.first else { return true }
-        return !KeyFiles(home: home.root).holds(.row, key)
     }
 
     /// - Parameter file: the backup; nil for what lies in the home already.
@@ -38,10 +35,12 @@ package struct RestoreOperation {
         var kept: String?
         if let file {
             let lock = try WriterLock(home: home.root)
-            let incoming = home.database + ".restoring"
-            unlink(incoming)
+            let incoming = "\(home.database).restoring-\(getpid())"
             try ReadOnlyStore(path: file, immutable: true).copy(to: incoming)
-            kept = try setAside()
+            do { kept = try setAside() } catch {
+                unlink(incoming)
+                throw error
+            }
             guard rename(incoming, home.database) == 0 else {
                 throw StructuredError(
                     .ioFailure, "cannot put the backup in place: \(String(cString: strerror(errno)))",

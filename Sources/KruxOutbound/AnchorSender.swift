@@ -24,7 +24,7 @@ package struct AnchorSender: Sendable {
     /// - Parameter old: the size that a witness was sent last; it is asked when it knows another.
     /// - Returns: the note as it is now, with a witness's cosignature.
     /// - Throws: `Failure`.
-    package func send(_ note: SignedNote, to kind: AnchorTarget.Kind, old: Int64, proof: Proof) async throws
+    package func send(_ note: SignedNote, to kind: AnchorTarget.Kind, old: Int64, proof: @escaping Proof) async throws
         -> SignedNote
     {
         switch kind {
@@ -40,7 +40,18 @@ package struct AnchorSender: Sendable {
             } catch let error as SandboxError {
                 throw Failure(reason: error.message)
             }
-        case .witness(let url, let verifier): return try await submit(note, url, verifier, old: old, proof: proof)
+        case .witness(let url, let verifier):
+            // One deadline over everything: a witness that answers drop by drop is one that does not answer.
+            return try await withThrowingTaskGroup(of: SignedNote.self) { group in
+                group.addTask { try await submit(note, url, verifier, old: old, proof: proof) }
+                group.addTask {
+                    try await Task.sleep(for: .seconds(Self.timeoutSeconds))
+                    throw Failure(reason: "the witness did not answer within \(Self.timeoutSeconds) s")
+                }
+                defer { group.cancelAll() }
+                guard let signed = try await group.next() else { throw Failure(reason: "the witness did not answer") }
+                return signed
+            }
         }
         return note
     }
@@ -50,16 +61,28 @@ package struct AnchorSender: Sendable {
         func failure(_ what: String) -> Failure {
             Failure(reason: "cannot \(what) `\(path)`: \(String(cString: strerror(errno)))")
         }
-        let descriptor = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0o600)
+        // A pipe without a reader would keep us waiting.
+        let descriptor = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0o600)
         guard descriptor >= 0 else { throw failure("open") }
         defer { close(descriptor) }
-        let bytes = Array((note + "\n").utf8)
-        guard write(descriptor, bytes, bytes.count) == bytes.count else { throw failure("write") }
-        // A pipe or a device has nothing to wait for.
-        guard fsync(descriptor) == 0 || errno == EINVAL || errno == EROFS else { throw failure("sync") }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+            throw Failure(reason: "`\(path)` is no regular file")
+        }
+        // What a crash cut off is ended, so that this one stands by itself.
+        var end: [UInt8] = [10, 10]
+        if status.st_size > 1 { pread(descriptor, &end, 2, status.st_size - 2) }
+        let bytes = Array(((end == [10, 10] ? "" : "\n\n") + note + "\n").utf8)
+        guard write(descriptor, bytes, bytes.count) == bytes.count else {
+            let error = failure("write")
+            ftruncate(descriptor, status.st_size)
+            throw error
+        }
+        guard fsync(descriptor) == 0 else { throw failure("sync") }
     }
 
-    private func submit(_ note: SignedNote, _ url: String, _ verifier: NoteKey, old: Int64, proof: Proof) async throws
+    private func submit(_ note: SignedNote, _ url: String, _ verifier: NoteKey, old: Int64, proof: @escaping Proof)
+        async throws
         -> SignedNote
     {
         guard let checkpoint = Checkpoint(note.text) else { throw Failure(reason: "the checkpoint cannot be read") }
@@ -96,9 +119,10 @@ package struct AnchorSender: Sendable {
                     try await client.shutdown()
                     return signed
                 case 409 where attempt == 0:
-                    guard let known = Checkpoint.size(body.dropLast(body.hasSuffix("\n") ? 1 : 0)),
-                        known <= checkpoint.size
-                    else {
+                    guard let known = Checkpoint.size(body.dropLast(body.hasSuffix("\n") ? 1 : 0)) else {
+                        throw Failure(reason: "the witness's reply cannot be read")
+                    }
+                    guard known <= checkpoint.size else {
                         throw Failure(
                             reason:
                                 "the witness has seen a larger tree than this one: rows were lost, or somebody else signs with this key"

@@ -169,9 +169,12 @@ package final class ReadOnlyStore: SnapshotSource, Sendable {
             throw StoreError(
                 .missing, "there is no database at `\(path)`", hint: "run `kruxos quickstart` to create one")
         }
+        var status = stat()
+        guard stat(path, &status) != 0 || status.st_mode & S_IFMT == S_IFREG else {
+            throw StoreError(.foreignFile, "`\(path)` is no regular file", hint: "name the database file itself")
+        }
         var name = path
         if immutable {
-            var status = stat()
             if stat(path + "-wal", &status) == 0, status.st_size > 0 {
                 throw StoreError(
                     .inputOutput, "`\(path)` has a log beside it, so the file alone is not complete",

@@ -209,6 +209,9 @@ package final class Writer: @unchecked Sendable {
     private func checkpoint(_ mode: String) -> Bool {
         do {
             return try queue.writeWithoutTransaction { db in
+                // A reader's snapshot is not waited for: calls would wait, too. It is tried again soon.
+                try db.execute(sql: "PRAGMA busy_timeout = 0")
+                defer { try? db.execute(sql: "PRAGMA busy_timeout = 5000") }
                 let row = try Row.fetchOne(db, sql: "PRAGMA wal_checkpoint(\(mode))")
                 return (row?[0] as Int?) == 0
             }
@@ -224,7 +227,9 @@ package final class Writer: @unchecked Sendable {
         let message = error.message ?? "SQLite error \(error.resultCode.rawValue)"
         switch error.resultCode {
         case .SQLITE_FULL, .SQLITE_READONLY:
-            return StoreError(.storageFull, "the database cannot be written: \(message)", hint: "free some disk space")
+            // Of another file, as in a backup, SQLite does not tell the reason.
+            let reason = message == "not an error" ? "the disk is full or read-only" : message
+            return StoreError(.storageFull, "the database cannot be written: \(reason)", hint: "free some disk space")
         case .SQLITE_CORRUPT: return StoreError(.corrupt, "the database is damaged: \(message)")
         case .SQLITE_NOTADB: return StoreError(.foreignFile, "the file is no SQLite database")
         case .SQLITE_CONSTRAINT: return StoreError(.constraint, message)

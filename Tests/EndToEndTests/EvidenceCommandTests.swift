@@ -326,6 +326,14 @@ import Testing
         }
     }
 
+    private func ready(_ gateway: RealGateway) throws {
+        let deadline = ContinuousClock.now + .seconds(10)
+        while try !Kruxos.execute("/usr/bin/curl", ["-s", gateway.agentsURL + "/health"]).output.contains("\"ok\"") {
+            try #require(ContinuousClock.now < deadline, "it does not recover by itself")
+            usleep(50_000)
+        }
+    }
+
     /// The key goes while the gateway runs, and comes back.
     @Test func aLostKeyStopsEffectsUntilItIsBack() async throws {
         try await RealGateway.with { gateway, token in
@@ -337,7 +345,17 @@ import Testing
             #expect(health.output.contains("signing_key_missing"), "\(health.output)")
             #expect(!FileManager.default.fileExists(atPath: gateway.kruxos.home + "/workspaces/tester/a"))
             #expect(rename(keys + ".away", keys) == 0)
+            try ready(gateway)
             #expect(try write(gateway, token, "a")["audit_seq"]?.int != nil)
+            // Copied back instead of moved: another folder, and a head that goes on.
+            _ = try Kruxos.execute("/bin/cp", ["-a", keys, keys + ".copy"])
+            try FileManager.default.removeItem(atPath: keys)
+            #expect(rename(keys + ".copy", keys) == 0)
+            _ = try write(gateway, token, "b")
+            try ready(gateway)
+            let seq = try #require(try write(gateway, token, "c")["audit_seq"]?.int)
+            let head = try String(contentsOfFile: keys + "/head", encoding: .utf8).split(separator: " ")
+            #expect(Int64(head[2]) == seq, "\(head)")
             #expect(gateway.stop() == 0)
             #expect(try gateway.kruxos.run("audit", "verify").code == 0)
         }

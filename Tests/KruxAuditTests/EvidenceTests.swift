@@ -345,6 +345,66 @@ import Testing
         }
     }
 
+    /// Rows before the first, numbers beyond all numbers, and values of other types.
+    @Test(arguments: [
+        "PRAGMA ignore_check_constraints = ON; INSERT INTO audit (seq, epoch, key_id, prev, body_hash, sig, body) VALUES (0, 1, zeroblob(32), zeroblob(32), zeroblob(32), zeroblob(64), '{\"phase\":\"admin\",\"principal\":\"supervisor:x\"}')",
+        "PRAGMA ignore_check_constraints = ON; INSERT INTO audit (seq, epoch, key_id, prev, body_hash, sig, body) VALUES (-5, 1, zeroblob(32), zeroblob(32), zeroblob(32), zeroblob(64), NULL)",
+        "UPDATE audit SET seq = 9223372036854775807 WHERE seq = 31",
+        "UPDATE audit SET seq = 1125899906842624 WHERE seq = 31",
+        "PRAGMA ignore_check_constraints = ON; UPDATE checkpoints SET size = -9223372036854775808",
+        "UPDATE checkpoints SET size = 9223372036854775807",
+        "PRAGMA ignore_check_constraints = ON; UPDATE epochs SET first_seq = -9223372036854775808",
+        "UPDATE audit SET epoch = 9223372036854775807 WHERE seq = 31",
+    ]) func whatNoRowCanBeIsRefused(_ sql: String) async throws {
+        try await RecordHome.with { home in
+            try await home.open { store, audit in try await home.append(30, store, audit) }
+            let anchor = try home.anchor()
+            try tamper(home.database, sql)
+            #expect(try !home.verify { $0.anchors = [anchor] }.isIntact)
+            #expect(try !home.verify().isIntact)
+        }
+    }
+
+    @Test func anAnchorFileMayBeCutOffAndMayLie() async throws {
+        try await RecordHome.with { home in
+            try await home.open { store, audit in try await home.append(30, store, audit) }
+            let note = try #require(try home.anchor().notes.first)
+            let text = note.encoded + "\n"
+            for cut in [3, 60, 150] {
+                let file = try AnchorFile(source: "cut", text: text + String(text.dropLast(cut)) + "\n\n" + text)
+                let verdict = try home.verify { $0.anchors = [file] }
+                #expect(file.notes.contains(note) && verdict.text == "ANCHORED", "\(verdict.text)")
+            }
+            let origin = note.text.split(separator: "\n")[0]
+            for (name, size) in [
+                (String(origin), "9223372036854775807"), (String(origin.dropLast()) + "9223372036854775807", "5"),
+            ] {
+                let lie = try AnchorFile(
+                    source: "lie",
+                    text: "\(name)\n\(size)\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n— x AAAAAAAA\n")
+                #expect(try !home.verify { $0.anchors = [lie] }.isIntact)
+            }
+        }
+    }
+
+    @Test func aSecondRestoreTakesANewNumber() async throws {
+        try await RecordHome.with { home in
+            try await home.open { store, audit in try await home.append(5, store, audit) }
+            let backup = try Data(contentsOf: URL(fileURLWithPath: home.database))
+            for epoch in [Int64(2), 3] {
+                home.time.advance(seconds: 10)
+                try await home.open { store, audit in try await home.append(5, store, audit) }
+                try backup.write(to: URL(fileURLWithPath: home.database))
+                try await home.open(accepting: true) { store, audit in
+                    #expect(audit.epoch == epoch)
+                    try await home.append(5, store, audit)
+                }
+            }
+            let verdict = try home.verify { $0.home = home.path }
+            #expect(verdict.isIntact && verdict.roots.map(\.epoch) == [1, 3], "\(verdict.text)")
+        }
+    }
+
     @Test func aRangeIsCheckedAgainstTheWholeTree() async throws {
         try await RecordHome.with { home in
             try await home.open { store, audit in try await home.append(600, store, audit) }
@@ -428,7 +488,7 @@ import Testing
             "xoxb-123456789012-abcdefghij", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abcdefghijkl", own,
             "correct horse battery",
             "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\n-----END OPENSSH PRIVATE KEY-----",
-            "Bearer abcdefghijklmnopqrstuvwxyz", "user:hunter22@",
+            "Bearer abcdefghijklmn0pqrstuvwxyz", "user:hunter22@",
         ]
         for secret in hidden {
             let text =
@@ -442,8 +502,28 @@ import Testing
         }
         for text in [
             "plain words", "task-list sk-short", "https://example.com:8080/a@b", sha256([2]).hex, "a.b.c eyJ", "AKIA",
-            "the bearer of bad news", "git commit -m fix",
+            "the bearer of bad news", "git commit -m fix", "Basic troubleshooting-guide.md",
+            "sk-learn-classifier-pipeline",
+            "SG.internal_module_name_v2", "basic https://example.com/docs/intro", "password: required",
         ] { #expect(redactor.scrub(text) == text) }
+        for (text, core) in [
+            ("tok_\(own)_x", own), ("mysql --password=hunter22 -u root", "hunter22"),
+            ("X-Api-Key: 0123456789abcdef", "0123456789"),
+            (own.uppercased(), own.uppercased()),
+        ] { #expect(!redactor.scrub(text).contains(core), "\(redactor.scrub(text))") }
+        let named = redactor.redact([
+            "X-API-KEY": "abc", "PRIVATE-KEY": "abc", "MYSQL_PWD": "abc", "ACCESS_KEY": "abc",
+            "args": ["--token", "abc"],
+        ])
+        #expect(!JSONValue.object(named).canonicalText.contains("\"abc\""))
+        #expect(
+            redactor.redact(["max_tokens": 4096, "MAX_TOKENS": "4096"]) == ["max_tokens": 4096, "MAX_TOKENS": "4096"])
+        // A name as long as a book, and texts that a careless scanner measures again and again.
+        for unit in ["a-", "eyJ-", "eyJ.", "-----BEGIN ", "://a:", "sk-", "Bearer ", "ab", "x="] {
+            let long = String(repeating: unit, count: 20_000)
+            #expect(redactor.redact([long: 1]).keys.first?.utf8.count ?? 0 < 100)
+            _ = redactor.scrub(long)
+        }
         let row = redactor.recorded(["command": "curl", "args": ["-H", "Authorization: Bearer abcdefghijklmnop1234"]])
         #expect(!row.canonicalText.contains("abcdefghijklmnop1234"))
         let large: JSONObject = ["content": .string(String(repeating: "x", count: 2000))]
