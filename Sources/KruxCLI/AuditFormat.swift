@@ -73,7 +73,10 @@ enum AuditFormat {
 
     /// OCSF 1.3 API Activity (class 6003), one object.
     static func ocsf(_ record: AuditRecord) -> JSONValue {
-        let effect: Int64 = record.body?["decision"]?["effect"]?.string == "read" ? 2 : 99
+        // 2 is Read; what else a capability does is told by its name, and 99 is Other.
+        let catalogue = Capabilities.catalogue
+        let index = record.text("capability").flatMap { catalogue.index(of: $0) }
+        let effect: Int64 = index.map { catalogue.declarations[$0].effect == .read } == true ? 2 : 99
         let outcome = record.text("outcome")
         let status: Int64 =
             switch outcome {

@@ -280,6 +280,8 @@ import Testing
             for line in try run("audit", "query", "--format", "ocsf").split(separator: "\n") {
                 #expect(try JSONParser.parse(String(line))["class_uid"]?.int == 6003)
             }
+            let read = try run("audit", "query", "--capability", "filesystem.read", "--format", "ocsf")
+            #expect(try JSONParser.parse(read.trimmingCharacters(in: .newlines))["type_uid"]?.int == 600_302)
             #expect(try run("audit", "stats").contains("filesystem.write"))
             let stats = try JSONParser.parse(run("audit", "stats", "--json"))
             #expect(stats["calls"]?.int == 3 && stats["by_outcome"]?["denied"]?.int == 1)
