@@ -142,6 +142,7 @@ let package = Package(
         tests(
             "KruxCapabilitiesTests",
             ["KruxCore", "KruxCrypto", "KruxSandbox", "KruxCapabilities", "KruxTestSupport"]),
+        tests("KruxOutboundTests", ["KruxCrypto", "KruxAudit", "KruxOutbound", "KruxTestSupport"]),
         tests("KruxApprovalsTests", ["KruxApprovals"]),
         tests(
             "KruxEngineTests",

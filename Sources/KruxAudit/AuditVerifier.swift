@@ -68,10 +68,15 @@ package struct AuditVerifier {
         do {
             let head = try options.home.flatMap { try HeadFile.read(home: $0) }
             let setup = try prepare(first)
-            verdict = try check(setup, head)
-            // Bodies that were forgotten meanwhile, and indexes that lost them, are no fault of the record.
-            if !verdict.isIntact, try first.read(Self.prunedThrough) > setup.prunedThrough {
-                verdict = try check(try prepare(first), head)
+            // Many short snapshots: one that is held for minutes would keep a live gateway from folding its log.
+            let readers = try (0..<cores).map { _ in try open() }
+            defer { for reader in readers { reader.close() } }
+            verdict = try check(setup, head, readers)
+            // Bodies that are forgotten meanwhile, and indexes that lose them, are no fault of the record. Whether
+            // something else is shows one snapshot, which one connection has.
+            if !verdict.isIntact, try first.read(Self.prunedThrough) > 0 {
+                try first.holdSnapshot()
+                verdict = try check(try prepare(first), head, [first])
             }
         } catch let wrong as Wrong {
             verdict.firstFailure = .init(seq: wrong.seq, reason: wrong.reason)
@@ -150,16 +155,18 @@ package struct AuditVerifier {
         ) { $0.int(0) } ?? 0
     }
 
-    private func check(_ setup: Setup, _ head: RecordHead?) throws -> AuditVerdict {
+    private var cores: Int { max(1, ProcessInfo.processInfo.activeProcessorCount) }
+
+    /// - Parameter readers: each is used by one thread at a time.
+    private func check(_ setup: Setup, _ head: RecordHead?, _ readers: [ReadOnlyStore]) throws -> AuditVerdict {
         var order = OrderedCheck(setup, options, head: head)
         let chunks = Int((setup.last + Self.chunk - 1) / Self.chunk)
-        let workers = max(1, min(ProcessInfo.processInfo.activeProcessorCount, chunks))
+        let workers = min(readers.count, chunks)
         let shared = Mutex(Progress())
         let arrived = DispatchSemaphore(value: 0)
         let from = options.from ?? 1
         let through = options.through ?? .max
-        let readers = try (0..<workers).map { _ in try open() }
-        for reader in readers {
+        for reader in readers.prefix(workers) {
             Thread.detachNewThread {
                 while true {
                     let number = shared.withLock { state -> Int? in
@@ -179,7 +186,6 @@ package struct AuditVerifier {
                     shared.withLock { $0.results[number] = result }
                     arrived.signal()
                 }
-                reader.close()
                 shared.withLock { $0.ended += 1 }
                 arrived.signal()
             }
@@ -203,7 +209,7 @@ package struct AuditVerifier {
         }
         do {
             if let failure { throw failure }
-            return try order.finish(open)
+            return try order.finish(readers[0])
         } catch let wrong as Wrong {
             // What held so far helps whoever looks into it.
             var verdict = order.partial
@@ -547,7 +553,7 @@ package struct AuditVerifier {
         }
 
         /// What only the end can tell.
-        mutating func finish(_ open: () throws -> ReadOnlyStore) throws -> AuditVerdict {
+        mutating func finish(_ source: ReadOnlyStore) throws -> AuditVerdict {
             verdict.rows = last
             verdict.publicKey = setup.keys[key]?.key
             if options.from != nil || options.through != nil {
@@ -569,8 +575,6 @@ package struct AuditVerifier {
                                 : "this home recorded another row \(head.seq)", min(head.seq, last))
                 }
             }
-            let source = try open()
-            defer { source.close() }
             if setup.hasTrees {
                 guard setup.epochs.count == verdict.roots.count else {
                     throw wrong("the table of epochs holds another")

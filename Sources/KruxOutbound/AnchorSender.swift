@@ -16,10 +16,11 @@ package struct AnchorSender: Sendable {
     /// The proof of growth from a size to the checkpoint's.
     package typealias Proof = @Sendable (_ old: Int64) throws -> [Digest]
 
-    private static let timeoutSeconds = 30
+    private let timeoutSeconds: Int
     private static let longestReply = 64 << 10
 
-    package init() {}
+    /// - Parameter timeoutSeconds: what a target may take altogether.
+    package init(timeoutSeconds: Int = 30) { self.timeoutSeconds = timeoutSeconds }
 
     /// - Parameter old: the size that a witness was sent last; it is asked when it knows another.
     /// - Returns: the note as it is now, with a witness's cosignature.
@@ -32,7 +33,7 @@ package struct AnchorSender: Sendable {
         case .command(let arguments):
             do {
                 let result = try await Task.detached {
-                    try OwnerProcess.run(arguments, input: note.encoded, timeoutSeconds: Self.timeoutSeconds)
+                    try OwnerProcess.run(arguments, input: note.encoded, timeoutSeconds: timeoutSeconds)
                 }.value
                 guard result.code == 0 else {
                     throw Failure(reason: "the command ended with \(result.code): \(result.errors.suffix(300))")
@@ -45,8 +46,8 @@ package struct AnchorSender: Sendable {
             return try await withThrowingTaskGroup(of: SignedNote.self) { group in
                 group.addTask { try await submit(note, url, verifier, old: old, proof: proof) }
                 group.addTask {
-                    try await Task.sleep(for: .seconds(Self.timeoutSeconds))
-                    throw Failure(reason: "the witness did not answer within \(Self.timeoutSeconds) s")
+                    try await Task.sleep(for: .seconds(timeoutSeconds))
+                    throw Failure(reason: "the witness did not answer within \(timeoutSeconds) s")
                 }
                 defer { group.cancelAll() }
                 guard let signed = try await group.next() else { throw Failure(reason: "the witness did not answer") }
@@ -100,7 +101,7 @@ package struct AnchorSender: Sendable {
                 post.method = .POST
                 post.headers.add(name: "user-agent", value: "kruxos")
                 post.body = .bytes(ByteBuffer(string: request.text))
-                let response = try await client.execute(post, timeout: .seconds(Int64(Self.timeoutSeconds)))
+                let response = try await client.execute(post, timeout: .seconds(Int64(timeoutSeconds)))
                 let body = String(buffer: try await response.body.collect(upTo: Self.longestReply))
                 switch response.status.code {
                 case 200:

@@ -187,6 +187,8 @@ package final class ReadOnlyStore: SnapshotSource, Sendable {
         configuration.readonly = true
         configuration.busyMode = .timeout(5)
         configuration.label = "kruxos.reader"
+        // For `holdSnapshot`.
+        configuration.allowsUnsafeTransactions = true
         configuration.prepareDatabase { db in
             try Store.harden(db)
             try db.execute(sql: "PRAGMA query_only = ON; PRAGMA cache_size = -4096")
@@ -218,6 +220,7 @@ package final class ReadOnlyStore: SnapshotSource, Sendable {
     package func read<T>(_ body: (any ReadTx) throws -> T) throws -> T {
         do {
             return try queue.unsafeRead { db in
+                if db.isInsideTransaction { return try body(DatabaseReadTx(db: db)) }
                 // One snapshot for all statements of the body.
                 try db.execute(sql: "BEGIN")
                 defer { try? db.execute(sql: "COMMIT") }
@@ -233,6 +236,15 @@ package final class ReadOnlyStore: SnapshotSource, Sendable {
                         "start the gateway, or create an agent: the next kruxos that writes brings the file up to date")
             }
             throw translated
+        }
+    }
+
+    /// Everything that is read from here on is of one snapshot, until this is closed.
+    package func holdSnapshot() throws {
+        do {
+            try queue.unsafeRead { try $0.execute(sql: "BEGIN; SELECT 1 FROM meta") }
+        } catch {
+            throw Writer.translate(error)
         }
     }
 

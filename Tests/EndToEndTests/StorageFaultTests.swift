@@ -9,7 +9,7 @@ import Testing
     @Test(arguments: [("kills", 5), ("copies", 3), ("backups", 4), ("powercuts", 2), ("strace", 2), ("reset", 6)])
     func nothingAcknowledgedIsLost(_ what: String, _ rounds: Int) async throws {
         try await withTemporaryFolder { folder in
-            let told = try Peer.run("storage_faults.py", [Kruxos.path, folder, what, "\(rounds * Self.factor)"])
+            let told = try Peer.run("storage_faults.py", [Kruxos.path, folder, what, "\(rounds * Self.factor)", "30"])
             #expect(!told.isEmpty)
             print(told)
         }

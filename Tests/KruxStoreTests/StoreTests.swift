@@ -35,6 +35,28 @@ private func execute(_ path: String, _ sql: String) throws {
         }
     }
 
+    /// A reader's snapshot keeps the log from being folded, for as long as it likes; a write waits for neither.
+    @Test func aWriteDoesNotWaitForAReader() async throws {
+        try await withStore { store, home in
+            try await store.writer.write { try $0.execute("INSERT INTO meta (key, value) VALUES ('a', '0')") }
+            var reader: OpaquePointer?
+            try #require(sqlite3_open(home + "/kruxos.db", &reader) == SQLITE_OK)
+            defer { sqlite3_close(reader) }
+            try #require(sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM meta", nil, nil, nil) == SQLITE_OK)
+            // Longer than a quiet time, so that folding is tried while others want to write.
+            for number in 0..<4 {
+                let since = ContinuousClock.now
+                try await store.writer.write {
+                    try $0.execute("UPDATE meta SET value = ? WHERE key = 'a'", [.text("\(number)")])
+                }
+                #expect(ContinuousClock.now - since < .seconds(4), "SQLite waits for five seconds where it waits")
+                try await Task.sleep(for: .milliseconds(600))
+            }
+            let size = try FileManager.default.attributesOfItem(atPath: home + "/kruxos.db-wal")[.size] as? Int
+            #expect(size ?? 0 > 0, "the reader did keep the log")
+        }
+    }
+
     @Test func aCallThatThrowsTakesNothingOfItsBatchWithIt() async throws {
         try await withStore { store, _ in
             try await withThrowingTaskGroup(of: Bool.self) { group in

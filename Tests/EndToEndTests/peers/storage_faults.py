@@ -1,6 +1,6 @@
 """Kills, copies, backups, power cuts and failing system calls under load: what was acknowledged stays, and verifies.
 
-usage: storage_faults.py KRUXOS FOLDER WHAT COUNT
+usage: storage_faults.py KRUXOS FOLDER WHAT COUNT [SECONDS]
 
   kills      COUNT times SIGKILL at a random moment, beside queries, verifications and backups of the same home
   copies     COUNT times `kruxos.db` alone, copied once its log is empty, or after a stop
@@ -11,7 +11,8 @@ usage: storage_faults.py KRUXOS FOLDER WHAT COUNT
              at most COUNT of each kind, chosen at random; 0 for all
   reset      COUNT bursts that meet the folding of the log, beside readers and other commands
 
-FOLDER holds what is made meanwhile, and what is left of it when something was wrong.
+FOLDER holds what is made meanwhile, and what is left of it when something was wrong. Within SECONDS, 2 unless given, a
+quiet log is folded and a fault that went away is forgotten; a machine busy with other things needs longer.
 """
 
 import collections
@@ -31,6 +32,7 @@ import threading
 import time
 
 kruxos, folder, what, count = sys.argv[1], os.path.abspath(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+promised = float(sys.argv[5]) if len(sys.argv) > 5 else 2
 # Who started this may have blocked signals, and a child inherits that: strace would never stop.
 signal.pthread_sigmask(signal.SIG_SETMASK, [])
 seed = int(os.environ.get("SEED") or int.from_bytes(os.urandom(4), "big"))
@@ -290,7 +292,7 @@ def copies():
             gateway.stop()
             assert log_is_empty(home), f"{os.path.getsize(home + '/kruxos.db-wal')} bytes of log after a stop"
         else:
-            slowest = max(slowest, await_true(lambda: log_is_empty(home), 2, lambda: f"two seconds after the last write the log has {os.path.getsize(home + '/kruxos.db-wal')} bytes"))
+            slowest = max(slowest, await_true(lambda: log_is_empty(home), promised, lambda: f"{promised} seconds after the last write the log has {os.path.getsize(home + '/kruxos.db-wal')} bytes"))
         shutil.copyfile(f"{home}/kruxos.db", file)
         held(file, everything)
         os.unlink(file)
@@ -343,7 +345,9 @@ def reset():
         beside.stopping.wait(random.uniform(0.3, 2))
 
     beside = Beside(query, create)
-    for number in range(count):
+    # A machine busy with other things may fold later than every burst of a few.
+    while number < count or not folds and number < 20 * count:
+        number += 1
         load = Load(gateway, token, writers=random.choice([1, 4, 8]))
         time.sleep(random.uniform(0, 0.1))
         everything += load.stop()
@@ -353,7 +357,7 @@ def reset():
         folds += before > 0 and log_is_empty(home)
         assert not beside.errors, beside.errors
     counts = beside.stop()
-    await_true(lambda: log_is_empty(home), 2, "the log was not folded")
+    await_true(lambda: log_is_empty(home), promised, "the log was not folded")
     file = f"{scratch}/copy.db"
     shutil.copyfile(f"{home}/kruxos.db", file)
     answer = sqlite3.connect(f"file:{file}?immutable=1", uri=True).execute("PRAGMA integrity_check").fetchall()
@@ -363,7 +367,7 @@ def reset():
     command("audit", "verify", "--home", home)
     must_hold(every_intent_ended(home), everything, "the record after the stop")
     assert folds and counts["query"] and counts["create"], (folds, counts)
-    print(f"reset: {count} bursts, {folds} met a log that was folded already, {count - folds} one that was not; {len(everything)} acknowledged calls, {rows} rows; beside them {counts['query']} queries, {counts['create']} agents")
+    print(f"reset: {number} bursts, {folds} met a log that was folded already, {number - folds} one that was not; {len(everything)} acknowledged calls, {rows} rows; beside them {counts['query']} queries, {counts['create']} agents")
 
 
 def shell(*arguments):
@@ -576,7 +580,7 @@ def faults():
         return content, *gateway.call(token, content)
 
     def quiet():
-        await_true(lambda: log_is_empty(home), 3, "the log was not folded")
+        await_true(lambda: log_is_empty(home), promised + 1, "the log was not folded")
 
     # How often each is called by one thread, from an empty log through two commits to an empty log again.
     calls = collections.Counter()
@@ -593,13 +597,20 @@ def faults():
     print("one call and its fold:", ", ".join(f"{name} of {path} {times}" for (path, name), times in calls.items()), flush=True)
     everywhere = [(path, name, number) for (path, name), times in sorted(calls.items()) for number in range(1, times + 1)]
 
-    def chosen():
-        return sorted(random.sample(everywhere, count)) if 0 < count < len(everywhere) else everywhere
+    # All in order; or at random until as many were met as are asked for.
+    chosen = lambda: random.sample(everywhere, len(everywhere)) if count else everywhere
+
+    def enough(error):
+        return count and hits[error] == count
+
+    def must_have_met(error):
+        assert hits[error] >= (min(count, len(everywhere)) if count else 0.8 * len(everywhere)), (error, hits, len(everywhere))
 
     acknowledged, problems, forgotten, hits, told, slowest = [], [], set(), collections.Counter(), collections.Counter(), 0
     for error in ("EIO", "ENOSPC"):
-        points = chosen()
-        for path, name, number in points:
+        for path, name, number in chosen():
+            if enough(error):
+                break
             quiet()
             where = f"{error} at {name} {number} of {path}"
             trace = Strace(gateway, path, "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={number}")
@@ -613,7 +624,7 @@ def faults():
             if "(INJECTED)" not in trace.text():
                 # It meets the fold, or what comes after it.
                 since = time.monotonic()
-                while "(INJECTED)" not in trace.text() and time.monotonic() - since < 2 and not log_is_empty(home):
+                while "(INJECTED)" not in trace.text() and time.monotonic() - since < promised and not log_is_empty(home):
                     time.sleep(0.01)
             hit = [line for line in trace.text().splitlines() if "(INJECTED)" in line]
             if not hit:
@@ -628,7 +639,7 @@ def faults():
                 return answers[-1][1]["status"] == "ok"
 
             try:
-                slowest = max(slowest, await_true(healthy, 2.5, lambda: f"{where}, {hit}: still {answers[-1]}"))
+                slowest = max(slowest, await_true(healthy, promised + 0.5, lambda: f"{where}, {hit}: still {answers[-1]}"))
             except AssertionError as problem:
                 problems.append(str(problem))
             content, status, reply = call()
@@ -645,10 +656,11 @@ def faults():
         if still_open - forgotten:
             problems.append(f"{error}: after a stop and a start no outcome is recorded, not even `unknown`, of the intents {sorted(still_open - forgotten)}")
         forgotten |= still_open
-        assert hits[error] >= 0.8 * len(points), (error, hits, len(points))
+        must_have_met(error)
 
-    points = chosen()
-    for index, (path, name, number) in enumerate(points):
+    for index, (path, name, number) in enumerate(chosen()):
+        if enough("KILL"):
+            break
         quiet()
         where = f"KILL at {name} {number} of {path}"
         trace = Strace(gateway, path, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}")
@@ -659,7 +671,7 @@ def faults():
         except (OSError, http.client.HTTPException):
             pass
         try:
-            gateway.process.wait(2)
+            gateway.process.wait(min(promised, 5))
             hits["KILL"] += 1
             trace.process.communicate(timeout=20)
             processes.discard(trace.process)
@@ -669,14 +681,14 @@ def faults():
         processes.discard(gateway.process)
         gateway = Gateway(home).ready()
         must_hold(recorded(home, max(0, acknowledged[-1][0] - 20)), acknowledged[-3:], where)
-        if index % 10 == 9 or index == len(points) - 1:
+        if index % 10 == 9 or index == len(everywhere) - 1 or enough("KILL"):
             command("audit", "verify", "--home", home)
             rows, still_open = looked_through(home)
             must_hold(rows, acknowledged, where)
             assert still_open <= forgotten, f"{where}: no outcome is recorded of the intents {sorted(still_open - forgotten)}"
     gateway.stop()
-    assert hits["KILL"] >= 0.8 * len(points), (hits, len(points))
-    print(f"strace: {dict(hits)} of {len(points)} each; the calls were told {dict(told)}; well again after {slowest:.2f} s at the latest; {len(acknowledged)} acknowledged rows are there")
+    must_have_met("KILL")
+    print(f"strace: {dict(hits)} of {len(everywhere)} each; the calls were told {dict(told)}; well again after {slowest:.2f} s at the latest; {len(acknowledged)} acknowledged rows are there")
     problems += first_starts()
     assert not problems, f"{len(problems)} faults did not go away by themselves:\n" + "\n".join(problems)
 
