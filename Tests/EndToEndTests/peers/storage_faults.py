@@ -597,20 +597,32 @@ def faults():
     print("one call and its fold:", ", ".join(f"{name} of {path} {times}" for (path, name), times in calls.items()), flush=True)
     everywhere = [(path, name, number) for (path, name), times in sorted(calls.items()) for number in range(1, times + 1)]
 
-    # All in order; or at random until as many were met as are asked for.
-    chosen = lambda: random.sample(everywhere, len(everywhere)) if count else everywhere
+    missed = []
 
-    def enough(error):
-        return count and hits[error] == count
+    def chosen(error):
+        """All in order; or at random until as many were met as are asked for. What was missed, because two calls are
+        not alike to the last page, is tried twice again."""
+        points = random.sample(everywhere, len(everywhere)) if count else everywhere
+        for _ in range(3):
+            for point in points:
+                if count and hits[error] == count:
+                    return
+                yield point
+            points = missed[:]
+            missed.clear()
 
     def must_have_met(error):
         assert hits[error] >= (min(count, len(everywhere)) if count else 0.8 * len(everywhere)), (error, hits, len(everywhere))
 
+    def all_is_there(where):
+        command("audit", "verify", "--home", home)
+        rows, still_open = looked_through(home)
+        must_hold(rows, acknowledged, where)
+        assert still_open <= forgotten, f"{where}: no outcome is recorded of the intents {sorted(still_open - forgotten)}"
+
     acknowledged, problems, forgotten, hits, told, slowest = [], [], set(), collections.Counter(), collections.Counter(), 0
     for error in ("EIO", "ENOSPC"):
-        for path, name, number in chosen():
-            if enough(error):
-                break
+        for path, name, number in chosen(error):
             quiet()
             where = f"{error} at {name} {number} of {path}"
             trace = Strace(gateway, path, "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={number}")
@@ -628,8 +640,9 @@ def faults():
                     time.sleep(0.01)
             hit = [line for line in trace.text().splitlines() if "(INJECTED)" in line]
             if not hit:
-                # Two calls are not alike to the last page; what comes next is no longer the call that was counted.
+                # What comes next is no longer the call that was counted.
                 trace.stop()
+                missed.append((path, name, number))
                 continue
             hits[error] += 1
             answers = []
@@ -658,9 +671,7 @@ def faults():
         forgotten |= still_open
         must_have_met(error)
 
-    for index, (path, name, number) in enumerate(chosen()):
-        if enough("KILL"):
-            break
+    for index, (path, name, number) in enumerate(chosen("KILL")):
         quiet()
         where = f"KILL at {name} {number} of {path}"
         trace = Strace(gateway, path, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}")
@@ -678,14 +689,13 @@ def faults():
         except subprocess.TimeoutExpired:
             trace.stop()
             gateway.kill()
+            missed.append((path, name, number))
         processes.discard(gateway.process)
         gateway = Gateway(home).ready()
         must_hold(recorded(home, max(0, acknowledged[-1][0] - 20)), acknowledged[-3:], where)
-        if index % 10 == 9 or index == len(everywhere) - 1 or enough("KILL"):
-            command("audit", "verify", "--home", home)
-            rows, still_open = looked_through(home)
-            must_hold(rows, acknowledged, where)
-            assert still_open <= forgotten, f"{where}: no outcome is recorded of the intents {sorted(still_open - forgotten)}"
+        if index % 10 == 9:
+            all_is_there(where)
+    all_is_there("after the last death")
     gateway.stop()
     must_have_met("KILL")
     print(f"strace: {dict(hits)} of {len(everywhere)} each; the calls were told {dict(told)}; well again after {slowest:.2f} s at the latest; {len(acknowledged)} acknowledged rows are there")
