@@ -44,14 +44,17 @@ private func execute(_ path: String, _ sql: String) throws {
             defer { sqlite3_close(reader) }
             try #require(sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM meta", nil, nil, nil) == SQLITE_OK)
             // Longer than a quiet time, so that folding is tried while others want to write.
+            var fastest = Duration.seconds(60)
             for number in 0..<4 {
+                try await Task.sleep(for: .milliseconds(600))
                 let since = ContinuousClock.now
-                try await store.writer.write {
+                try store.writer.writeAndWait {
                     try $0.execute("UPDATE meta SET value = ? WHERE key = 'a'", [.text("\(number)")])
                 }
-                #expect(ContinuousClock.now - since < .seconds(4), "SQLite waits for five seconds where it waits")
-                try await Task.sleep(for: .milliseconds(600))
+                fastest = min(fastest, ContinuousClock.now - since)
             }
+            // A busy machine may make some of them wait, SQLite every one, and for five seconds.
+            #expect(fastest < .seconds(4))
             let size = try FileManager.default.attributesOfItem(atPath: home + "/kruxos.db-wal")[.size] as? Int
             #expect(size ?? 0 > 0, "the reader did keep the log")
         }
