@@ -49,7 +49,7 @@ import Testing
         return try #require(port)
     }
 
-    @Test(.timeLimit(.minutes(1))) func aWitnessThatAnswersDropByDropIsGivenUp() async throws {
+    @Test func aWitnessThatAnswersDropByDropIsGivenUp() async throws {
         let url = "http://127.0.0.1:\(try drippingWitness())"
         guard let key = SigningKey(seed: [UInt8](repeating: 1, count: 32)) else { throw TestFailure("no key") }
         let verifier = NoteKey(name: "w.example", kind: .cosignature, publicKey: key.publicKey)
@@ -57,7 +57,7 @@ import Testing
         #expect(reason == "the witness did not answer within 1 s")
     }
 
-    @Test(.timeLimit(.minutes(1))) func aCommandThatDoesNotEndIsKilledWithAllItStarted() async throws {
+    @Test func aCommandThatDoesNotEndIsKilledWithAllItStarted() async throws {
         try await withTemporaryFolder { folder in
             let reason = try await failure(
                 .command(arguments: ["/bin/sh", "-c", "sleep 600 & echo $! > \(folder)/child; wait"]))
@@ -71,7 +71,7 @@ import Testing
     }
 
     /// What it left behind holds its output open; its own end counts.
-    @Test(.timeLimit(.minutes(1))) func aCommandThatLeavesAChildBehindHasEnded() async throws {
+    @Test func aCommandThatLeavesAChildBehindHasEnded() async throws {
         try await withTemporaryFolder { folder in
             let line = "cat > \(folder)/note; sleep 600 & echo $! > \(folder)/child"
             _ = try await AnchorSender(timeoutSeconds: 30).send(
@@ -83,7 +83,7 @@ import Testing
         }
     }
 
-    @Test(.timeLimit(.minutes(1))) func aPipeAndADeviceAreNoFiles() async throws {
+    @Test func aPipeAndADeviceAreNoFiles() async throws {
         try await withTemporaryFolder { folder in
             #expect(mkfifo(folder + "/pipe", 0o600) == 0)
             for path in [folder + "/pipe", "/dev/null"] {
