@@ -47,7 +47,7 @@ package struct AnchorSender: Sendable {
                 group.addTask { try await submit(note, url, verifier, old: old, proof: proof) }
                 group.addTask {
                     try await Task.sleep(for: .seconds(timeoutSeconds))
-                    throw Failure(reason: "the witness did not answer within \(timeoutSeconds) s")
+                    throw slow
                 }
                 defer { group.cancelAll() }
                 guard let signed = try await group.next() else { throw Failure(reason: "the witness did not answer") }
@@ -81,6 +81,8 @@ package struct AnchorSender: Sendable {
         }
         guard fsync(descriptor) == 0 else { throw failure("sync") }
     }
+
+    private var slow: Failure { Failure(reason: "the witness did not answer within \(timeoutSeconds) s") }
 
     private func submit(_ note: SignedNote, _ url: String, _ verifier: NoteKey, old: Int64, proof: @escaping Proof)
         async throws
@@ -140,6 +142,7 @@ package struct AnchorSender: Sendable {
         } catch {
             try await client.shutdown()
             if error is Failure { throw error }
+            if let error = error as? HTTPClientError, error == .deadlineExceeded { throw slow }
             throw Failure(reason: "the witness cannot be reached: \(error)")
         }
     }
