@@ -16,6 +16,8 @@ package enum Migrations {
             sql: String(decoding: PackageResources._002_policy_language_sql, as: UTF8.self)),
         Migration(
             version: 3, name: "evidence", sql: String(decoding: PackageResources._003_evidence_sql, as: UTF8.self)),
+        Migration(
+            version: 4, name: "approvals", sql: String(decoding: PackageResources._004_approvals_sql, as: UTF8.self)),
     ]
 
     package static let latest: Int32 = Int32(all.count)

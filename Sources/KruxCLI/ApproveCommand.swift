@@ -10,13 +10,14 @@ import KruxEngine
 struct ApproveCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "approve", abstract: "See and answer requests for approval.",
-        subcommands: [List.self, Show.self, Accept.self, Reject.self])
+        subcommands: [List.self, Show.self, Accept.self, Reject.self, Retry.self])
 
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List requests that wait for an answer.")
         @OptionGroup var common: CommonOptions
         @Flag(help: "Also those that have been answered.") var all = false
         @Option(help: "Only this agent's.") var agent: String?
+        @Flag(help: "Each by itself, also where many are alike.") var each = false
 
         mutating func run() async throws {
             let state: ApprovalState? = all ? nil : .pending
@@ -27,7 +28,9 @@ struct ApproveCommand: AsyncParsableCommand {
                 return Console.print(.array(requests.map { .object(Engine.json(forSupervisor: $0, redactor)) }))
             }
             if requests.isEmpty { return Console.print(all ? "No requests." : "No pending requests.") }
-            Console.print(ApproveCommand.table(requests, redactor, now: Engine.systemClock.now(), states: all))
+            Console.print(
+                ApproveCommand.table(
+                    requests, redactor, now: Engine.systemClock.now(), states: all, grouped: !all && !each))
         }
     }
 
@@ -35,57 +38,19 @@ struct ApproveCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Show a request.")
         @OptionGroup var common: CommonOptions
         @Argument(help: "Its id, such as ap_001.") var id: String
+        @Flag(help: "Also what it does, who is asked and what it is bound to.") var full = false
 
         mutating func run() async throws {
             let id = id
-            let request = try common.openForReading().read { try ApprovalQueue.require($0, id) }
-            let redactor = try ApproveCommand.redactor(common)
-            if common.json { return Console.print(.object(Engine.json(forSupervisor: request, redactor))) }
-            Console.print(ApproveCommand.detail(request, redactor))
-        }
-    }
-
-    struct Accept: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(
-            abstract: "Approve requests; the gateway runs them, now or when it next starts.")
-        @OptionGroup var common: CommonOptions
-        @Argument(help: "Their ids.") var ids: [String]
-        @Option(help: "Why, for the record.") var reason: String?
-        mutating func run() async throws {
-            try await ApproveCommand.decide(ids, approve: true, reason: reason, common)
-        }
-    }
-
-    struct Reject: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Reject requests; the agent is told the reason.")
-        @OptionGroup var common: CommonOptions
-        @Argument(help: "Their ids.") var ids: [String]
-        @Option(help: "Why, for the agent and the record.") var reason: String?
-        mutating func run() async throws {
-            try await ApproveCommand.decide(ids, approve: false, reason: reason, common)
-        }
-    }
-
-    /// Answers each; one that cannot be answered does not keep the others from it.
-    private static func decide(_ ids: [String], approve: Bool, reason: String?, _ common: CommonOptions) async throws {
-        let client = OperatorClient(home: try common.resolveHome())
-        var results: [JSONValue] = []
-        var failure: ExitCode?
-        for id in ids {
-            do {
-                let result = try await client.run(
-                    .approvalDecide, ["id": .string(id), "approve": .bool(approve), "reason": .optional(reason)])
-                results.append(.object(result))
-                if !common.json { Console.print("\(id) \(approve ? "approved" : "rejected")") }
-            } catch {
-                let structured = Engine.structured(error)
-                results.append(["id": .string(id), "error": structured.json])
-                Console.report(structured)
-                failure = KruxExit.code(structured)
+            let (request, votes) = try common.openForReading().read {
+                (try ApprovalQueue.require($0, id), try ApprovalQueue.votes($0, id))
             }
+            let redactor = try ApproveCommand.redactor(common)
+            if common.json {
+                return Console.print(.object(Engine.json(forSupervisor: request, redactor, votes: votes)))
+            }
+            Console.print(ApproveCommand.detail(request, redactor, votes: votes, full: full))
         }
-        if common.json { Console.print(.array(results)) }
-        if let failure { throw failure }
     }
 
     /// The home's redactor, so that the terminal shows what the record shows.
@@ -93,28 +58,38 @@ struct ApproveCommand: AsyncParsableCommand {
         Redactor(key: try KeyFiles(home: try common.resolveHome().root).digestKey())
     }
 
-    static func table(_ requests: [ApprovalRequest], _ redactor: Redactor, now: Timestamp, states: Bool = false)
-        -> String
-    {
+    /// - Parameter grouped: like requests on one line, under the oldest: `ap_003+4`.
+    static func table(
+        _ requests: [ApprovalRequest], _ redactor: Redactor, now: Timestamp, states: Bool = false, grouped: Bool = false
+    ) -> String {
+        var like: [String: Int] = [:]
+        for request in requests { like[request.kin, default: 0] += 1 }
+        var seen: Set<String> = []
+        let shown = requests.filter { !grouped || $0.kin.isEmpty || seen.insert($0.kin).inserted }
         var columns: [Table.Column] = [
             .init("ID", width: 9), .init("Agent", width: 12), .init("Capability", width: 18),
             .init("Parameters", width: 30), .init("Requested"),
         ]
         if states { columns.append(.init("State")) }
         var table = Table(columns)
-        table.rows = requests.map { request in
+        table.rows = shown.map { request in
             let declaration = Capabilities.catalogue[request.capability]
             let parameters = declaration.map { summarise(redactor.redact(request.arguments), of: $0, limit: 400) } ?? ""
             let age = (now.microseconds - request.requestedAt.microseconds) / 1_000_000
             return [
-                request.id, request.agent, request.capability, parameters.cut(to: 29),
+                grouped && !request.kin.isEmpty && like[request.kin, default: 1] > 1
+                    ? "\(request.id)+\(like[request.kin, default: 1] - 1)" : request.id, request.agent,
+                request.capability, parameters.cut(to: 29),
                 HumanDuration.short(age) + " ago",
             ] + (states ? [request.state.rawValue] : [])
         }
         return table.text
     }
 
-    static func detail(_ request: ApprovalRequest, _ redactor: Redactor) -> String {
+    /// - Parameter full: with what it does, who is asked, and what it is bound to.
+    static func detail(
+        _ request: ApprovalRequest, _ redactor: Redactor, votes: [ApprovalVote] = [], full: Bool = false
+    ) -> String {
         func line(_ title: String, _ text: String) -> String {
             title + String(repeating: " ", count: max(1, 12 - title.count)) + Console.visible(text)
         }
@@ -144,6 +119,7 @@ struct ApproveCommand: AsyncParsableCommand {
                 "Rule:",
                 "\(request.decision["rule"]?.string ?? "-") → \(request.decision["tier"]?.string ?? "-")"))
         lines.append(line("Reason:", request.decision["reason"]?.string ?? "-"))
+        lines += more(request, redactor, votes, full: full)
         if request.state != .pending {
             lines.append(line("State:", request.state.rawValue))
             if let by = request.decidedBy, let at = request.decidedAt {
@@ -153,5 +129,68 @@ struct ApproveCommand: AsyncParsableCommand {
             if let error = request.result?["error"]?["description"]?.string { lines.append(line("Error:", error)) }
         }
         return lines.joined(separator: "\n")
+    }
+
+    /// What stands below the usual lines: always what a person must not miss, the rest on demand.
+    private static func more(
+        _ request: ApprovalRequest, _ redactor: Redactor, _ votes: [ApprovalVote], full: Bool
+    ) -> [String] {
+        func line(_ title: String, _ text: String) -> String {
+            title + String(repeating: " ", count: max(1, 12 - title.count)) + Console.visible(text)
+        }
+        var lines: [String] = []
+        let shown = request.shown
+        if let purpose = request.purpose { lines.append(line("Purpose:", purpose)) }
+        let preview = shown["preview"]?.object
+        if full || preview != nil, let effect = shown["effect"]?.string { lines.append(line("Effect:", effect)) }
+        if let original = request.original {
+            lines.append(line("Asked:", redactor.redact(original).canonicalText + " (changed by a supervisor)"))
+        }
+        if let before = shown["before"] {
+            lines.append(
+                line(
+                    "Again:",
+                    "\(before["request"]?.string ?? "-") ended \(before["state"]?.string ?? "-")"
+                        + (before["intent"]?.int.map { ", begun in row \($0)" } ?? "")
+                        + ": \(before["error"]?.string ?? "-")"
+                ))
+        }
+        for terms in request.terms where full || terms.quorum > 1 || !terms.approvers.isEmpty {
+            lines.append(line("Asks:", (terms.quorum > 1 ? "\(terms.quorum) of " : "") + terms.whom))
+        }
+        for vote in votes where request.state == .pending || votes.count > 1 {
+            lines.append(
+                line("Agreed:", "\(vote.principal) at \(vote.at.short)" + (vote.reason.map { ": \($0)" } ?? "")))
+        }
+        if let at = request.expiresAt, request.state == .pending { lines.append(line("Expires:", at.short)) }
+        if let segments = shown["segments"]?.array, !segments.isEmpty {
+            lines.append("Commands:")
+            let refused = shown["refused_segments"]?.array
+            for (index, segment) in segments.enumerated() {
+                let why = [segment["source"]?.string, segment["reason"]?.string].compactMap { $0 }.joined(
+                    separator: ": ")
+                lines.append(
+                    "  \(index + 1). \(Console.visible(segment["text"]?.string ?? ""))  → \(segment["tier"]?.string ?? "-")"
+                        + (why.isEmpty ? "" : " (\(Console.visible(why)))"))
+            }
+            if let refused {
+                lines.append(
+                    "Refused:    " + refused.compactMap { $0.string.map(Console.visible) }.joined(separator: "; "))
+            }
+        }
+        if let preview, let text = preview["lines"]?.array?.compactMap(\.string) {
+            lines.append(preview["kind"]?.string == "files" ? "Files:" : "Change:")
+            let most = full ? text.count : 40
+            lines += text.prefix(most).map { "  " + Console.visible($0) }
+            let left = Int(preview["left"]?.int ?? 0) + max(0, text.count - most)
+            if left > 0 {
+                lines.append("  … \(left) more \(left == 1 ? "line" : "lines")" + (full ? "" : "; --full shows more"))
+            }
+        }
+        if full, let files = request.binding["files"]?.object, !files.isEmpty {
+            lines.append("Bound to:")
+            lines += files.members.map { "  " + Console.visible("\($0.key) \($0.value.string ?? "")") }
+        }
+        return lines
     }
 }

@@ -12,6 +12,7 @@ package struct KruxOSCommand: AsyncParsableCommand {
         discussion: KruxExit.help, version: Engine.version,
         subcommands: [
             QuickstartCommand.self, ServeCommand.self, StatusCommand.self, AgentCommand.self, ApproveCommand.self,
+            GrantsCommand.self, SupervisorCommand.self,
             AuditCommand.self, NotificationsCommand.self, WatchCommand.self, ConfigCommand.self, PolicyCommand.self,
             CallCommand.self, BackupCommand.self, RestoreCommand.self, DoctorCommand.self, WitnessCommand.self,
             MCPCommand.self,

@@ -12,11 +12,24 @@ package protocol Capability: Sendable {
     func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output
 
     /// What must still be so when an approved call runs, besides agent, capability and arguments.
+    /// `{files?: {path: what was there}, …}`; whatever it is, it is compared and shown.
     func binding(_ input: Input, _ context: CallContext) throws(StructuredError) -> JSONObject
+
+    /// What a person is shown before they approve it.
+    func preview(_ input: Input, _ context: CallContext) throws(StructuredError) -> Preview
 }
 
 extension Capability {
     package func binding(_ input: Input, _ context: CallContext) throws(StructuredError) -> JSONObject { [:] }
+
+    package func preview(_ input: Input, _ context: CallContext) throws(StructuredError) -> Preview {
+        let effects = Self.declaration.sideEffects
+        return Preview(effects.isEmpty ? Self.declaration.summary : effects.joined(separator: "; ").capitalizedFirst)
+    }
+}
+
+extension String {
+    fileprivate var capitalizedFirst: String { prefix(1).uppercased() + dropFirst() }
 }
 
 package protocol CapabilityInput: Sendable {
@@ -87,6 +100,7 @@ package struct AnyCapability: Sendable {
     package let declaration: CapabilityDeclaration
     package let run: @Sendable (JSONObject, CallContext) async throws(StructuredError) -> JSONObject
     package let binding: @Sendable (JSONObject, CallContext) throws(StructuredError) -> JSONObject
+    package let preview: @Sendable (JSONObject, CallContext) throws(StructuredError) -> Preview
 
     package init<C: Capability>(_ capability: C) {
         declaration = C.declaration
@@ -95,6 +109,9 @@ package struct AnyCapability: Sendable {
         }
         binding = { (arguments, context) throws(StructuredError) in
             try capability.binding(try C.Input(Arguments(arguments)), context)
+        }
+        preview = { (arguments, context) throws(StructuredError) in
+            try capability.preview(try C.Input(Arguments(arguments)), context)
         }
     }
 }

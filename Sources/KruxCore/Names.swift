@@ -14,6 +14,20 @@ package struct AgentName: Sendable, Hashable, CustomStringConvertible {
     package static let rule = "1 to 63 of a-z, 0-9 and `-`, not starting with `-`"
 }
 
+/// A supervisor's name or role: the machine's user names are among them.
+package enum SupervisorName {
+    package static func isValid(_ text: String) -> Bool {
+        let bytes = Array(text.utf8)
+        func isPlain(_ byte: UInt8) -> Bool {
+            (97...122).contains(byte) || (65...90).contains(byte) || (48...57).contains(byte)
+        }
+        return (1...64).contains(bytes.count) && (bytes.first.map { isPlain($0) || $0 == UInt8(ascii: "_") } ?? false)
+            && bytes.allSatisfy { isPlain($0) || "._@-".utf8.contains($0) }
+    }
+
+    package static let rule = "1 to 64 letters, digits and `. _ @ -`, beginning with a letter, a digit or `_`"
+}
+
 /// A capability's name: two to four words of `[a-z0-9_]` joined by dots, such as `state.shared.get`.
 package struct CapabilityName: Sendable, Hashable, CustomStringConvertible {
     package let text: String

@@ -13,6 +13,7 @@ package struct StructuredError: Error, Sendable, Equatable {
         case approvalRejected = "ApprovalRejected"
         case approvalRefused = "ApprovalRefused"
         case approvalCancelled = "ApprovalCancelled"
+        case approvalExpired = "ApprovalExpired"
         case notFound = "NotFound"
         case alreadyExists = "AlreadyExists"
         case wrongType = "WrongType"

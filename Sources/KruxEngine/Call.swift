@@ -42,16 +42,22 @@ extension Engine {
 package struct CallRequest: Sendable {
     package let capability: String
     package let arguments: JSONObject
+    /// Why, in the agent's own words, for the person who may be asked.
+    package let purpose: String?
 
-    package init(capability: String, arguments: JSONObject) {
+    package init(capability: String, arguments: JSONObject, purpose: String? = nil) {
         self.capability = capability
         self.arguments = arguments
+        self.purpose = purpose
     }
+
+    /// Bytes of a purpose that anybody reads.
+    package static let longestPurpose = 2000
 
     /// Seconds a caller may wait in one call.
     package static let longestWait: Int64 = 600
 
-    /// Reads `{capability, arguments?, wait?}`, the one shape of a call on every way in. What does not fit is an error,
+    /// Reads `{capability, arguments?, reason?, wait?}`, the one shape of a call on every way in. What does not fit is an error,
     /// never a default.
     /// - Parameter also: members that the way in reads itself.
     package static func decode(
@@ -62,7 +68,8 @@ package struct CallRequest: Sendable {
                 .invalidRequest, text,
                 recovery: ["Send {\"capability\": \"filesystem.read\", \"arguments\": {\"path\": \"notes.txt\"}}."])
         }
-        for key in object.keys where !["capability", "arguments", "wait"].contains(key) && !also.contains(key) {
+        for key in object.keys
+        where !["capability", "arguments", "reason", "wait"].contains(key) && !also.contains(key) {
             throw malformed("unknown member `\(key.prefix(64))`")
         }
         guard let capability = object["capability"]?.string else { throw malformed("`capability` must be a string") }
@@ -79,7 +86,14 @@ package struct CallRequest: Sendable {
             }
             wait = seconds
         }
-        return (CallRequest(capability: capability, arguments: arguments), wait)
+        var purpose: String?
+        if let value = object["reason"], !value.isNull {
+            guard let text = value.string, text.utf8.count <= longestPurpose else {
+                throw malformed("`reason` must be a text of at most \(longestPurpose) bytes")
+            }
+            purpose = text.isEmpty ? nil : text
+        }
+        return (CallRequest(capability: capability, arguments: arguments, purpose: purpose), wait)
     }
 }
 

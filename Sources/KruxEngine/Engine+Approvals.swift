@@ -14,23 +14,34 @@ extension Engine {
         _ capability: AnyCapability, _ prepared: Prepared, _ decision: Decision, _ policy: ActivePolicy,
         _ caller: Caller, _ record: CallRecord
     ) async throws -> StructuredError {
-        let binding = try capability.binding(prepared.arguments, try context(caller))
-        let decisionJSON = decision.json(policy.compiled).adding([
-            ("policy", .string(policy.compiled.active.name)), ("digest", .string(policy.digest.hex)),
-        ])
-        let new = ApprovalQueue.NewRequest(
+        let asked = try question(capability, prepared, decision, policy, caller)
+        var new = ApprovalQueue.NewRequest(
             agent: caller.agent.name.text, session: caller.session.id, capability: prepared.declaration.name.text,
-            arguments: prepared.arguments, binding: binding,
-            bindingDigest: bindingDigest(prepared, caller, binding).bytes, decision: decisionJSON, now: record.started)
+            arguments: prepared.arguments, binding: asked.binding, bindingDigest: asked.bindingDigest.bytes,
+            decision: asked.decision, now: record.started)
+        new.purpose = record.request.purpose.map { redactor.scrub($0) }
+        new.shown = asked.shown
+        new.terms = decision.terms.compactMap { policy.compiled.rules[Int($0)].approval }
+        new.kin = kin(prepared)
+        let id = try await enqueue(new, record, most: policy.compiled.maxPending(ofAgent: new.agent), asked)
+        return Self.pending(id, capability: new.capability, reason: asked.decision["reason"]?.string)
+    }
+
+    /// A request with its row, announced to whoever watches.
+    func enqueue(_ new: ApprovalQueue.NewRequest, _ record: CallRecord, most: Int64, _ asked: Question) async throws
+        -> String
+    {
         let audit = audit
         let session = record.session
         var template = record.body(.approval, outcome: .pending, self)
-        template.members.append(("binding", .object(binding)))
+        template.members.append(("binding", .object(asked.binding)))
+        if let purpose = new.purpose { template.members.append(("purpose", .string(purpose))) }
+        if let retry = new.retryOf { template.members.append(("retry_of", .string(retry))) }
         let body = template
         let id = try await store.writer.write { tx in
             if let session { try SessionTable.store(tx, session) }
             let (number, id) = try ApprovalQueue.nextID(tx)
-            try ApprovalQueue.insert(tx, new, number: number, id: id)
+            try ApprovalQueue.insert(tx, new, number: number, id: id, most: most)
             var body = body
             body.request = id
             try audit.append(body.canonicalBytes(), tx)
@@ -39,12 +50,79 @@ extension Engine {
         events.publish(
             GateEvent(
                 kind: .approval, time: record.started, agent: new.agent, capability: new.capability,
-                summary: summarise(redactor.redact(prepared.arguments), of: prepared.declaration), request: id))
-        return Self.pending(id, capability: new.capability, reason: decisionJSON["reason"]?.string)
+                summary: Capabilities.catalogue[new.capability].map {
+                    summarise(redactor.redact(new.arguments), of: $0)
+                }
+                    ?? "", request: id))
+        due.changed()
+        return id
+    }
+
+    /// What is asked of a person: the decision, what the call is bound to, and what they are shown.
+    struct Question {
+        let decision: JSONObject
+        let binding: JSONObject
+        let bindingDigest: Digest
+        let shown: JSONObject
+    }
+
+    func question(
+        _ capability: AnyCapability, _ prepared: Prepared, _ decision: Decision, _ policy: ActivePolicy,
+        _ caller: Caller
+    ) throws -> Question {
+        let context = try context(caller)
+        let binding = try capability.binding(prepared.arguments, context)
+        var shown: JSONObject
+        do throws(StructuredError) {
+            shown = redactor.scrub(.object(try capability.preview(prepared.arguments, context).json)).object ?? [:]
+        } catch {
+            // A look that fails tells what the call would meet, too.
+            shown = ["effect": .string(redactor.scrub("It would fail now: \(error.description)"))]
+        }
+        let segments = verdicts(prepared, policy.compiled)
+        if !segments.isEmpty { shown["segments"] = .array(segments) }
+        return Question(
+            decision: decision.json(policy.compiled).adding([
+                ("policy", .string(policy.compiled.active.name)), ("digest", .string(policy.digest.hex)),
+            ]), binding: binding, bindingDigest: bindingDigest(prepared, caller, binding), shown: shown)
+    }
+
+    /// Each command of a shell's line with what policy says of it alone: `[{text, tier, source?, reason?}]`.
+    private func verdicts(_ prepared: Prepared, _ policy: CompiledPolicy) -> [JSONValue] {
+        guard let text = prepared.shellText, let segments = ShellText.parse(text), segments.count > 1 else { return [] }
+        let bytes = Array(text.utf8)
+        return segments.map { segment in
+            let part = String(decoding: bytes[segment.range], as: UTF8.self)
+            var facts = prepared.facts
+            facts.lines = CommandLine.commands(ofShellText: part)
+            let decision = policy.decide(facts).json(policy)
+            var verdict: JSONObject = ["text": .string(redactor.scrub(part)), "tier": decision["tier"] ?? .null]
+            for key in ["source", "reason"] { if let value = decision[key] { verdict[key] = value } }
+            return .object(verdict)
+        }
+    }
+
+    /// Equal for requests that a person would answer alike: the same program and its first word, folder, host or key.
+    private func kin(_ prepared: Prepared) -> String {
+        let facts = prepared.facts
+        var parts = [facts.agent, prepared.declaration.name.text]
+        for line in facts.lines {
+            if case .words(let words, _) = line {
+                parts.append(words.prefix(2).joined(separator: " "))
+            } else {
+                // What cannot be told is like nothing but itself.
+                parts.append(prepared.arguments.canonicalText)
+            }
+        }
+        parts += facts.paths.map {
+            String(decoding: $0, as: UTF8.self).pathComponents.dropLast().joined(separator: "/")
+        }
+        parts += [facts.host, facts.key].compactMap { $0 } + facts.recipients.map { $0.domain ?? $0.text }
+        return sha256(Array(JSONValue.strings(parts).canonicalText.utf8)).hex
     }
 
     /// The hash of all that a request is bound to.
-    private func bindingDigest(_ prepared: Prepared, _ caller: Caller, _ binding: JSONObject) -> Digest {
+    func bindingDigest(_ prepared: Prepared, _ caller: Caller, _ binding: JSONObject) -> Digest {
         let bound: JSONValue = [
             "agent": .string(caller.agent.name.text), "capability": .string(prepared.declaration.name.text),
             "arguments": .object(prepared.arguments), "binding": .object(binding),
@@ -63,55 +141,12 @@ extension Engine {
             ], retryable: false, context: ["request_id": .string(id), "capability": .string(capability)])
     }
 
-    // MARK: Answers
-
-    /// A supervisor's answer. An approved request runs when `runApproved` is called with its id.
-    package func decideApproval(
-        _ id: String, approve: Bool, by principal: Principal, reason: String?
-    ) throws -> ApprovalRequest {
-        if case .agent = principal {
-            throw StructuredError(
-                .blocked, "agents do not decide requests", recovery: ["Ask a supervisor."])
-        }
-        let now = clock.now()
-        let audit = audit
-        let redactor = redactor
-        let request = try store.writer.writeAndWait { tx in
-            let rejection: JSONObject? =
-                approve ? nil : ["error": Self.rejected(id, by: principal, reason: reason).json]
-            let request = try ApprovalQueue.decide(
-                tx, id, approve ? .approve : .reject, by: principal.text, reason: reason, result: rejection, now: now)
-            var body = AuditBody(time: now, phase: .approval, principal: principal)
-            body.agent = request.agent
-            body.session = request.session
-            body.capability = request.capability
-            body.request = id
-            body.outcome = approve ? .approved : .rejected
-            body.members = [
-                ("arguments", .object(redactor.redact(request.arguments))),
-                ("arguments_digest", .string(redactor.digest(request.arguments.canonicalBytes()))),
-                ("decision", .object(request.decision)), ("reason", .optional(reason.map { redactor.scrub($0) })),
-            ]
-            try audit.append(body.canonicalBytes(), tx)
-            // The reply carries it: who answers can keep it as an anchor.
-            audit.wantCheckpoint()
-            return request
-        }
-        if !approve { waiters.wake(id) }
-        return request
-    }
-
-    private static func rejected(_ id: String, by principal: Principal, reason: String?) -> StructuredError {
-        StructuredError(
-            .approvalRejected, "\(id) was rejected by \(principal.text)" + (reason.map { ": \($0)" } ?? ""),
-            agent: "A person rejected this" + (reason.map { ": \($0)" } ?? "."),
-            recovery: ["Find another way, or ask what would be acceptable."],
-            context: ["request_id": .string(id), "reason": .optional(reason)])
-    }
+    // MARK: The agent's own
 
     /// Withdraws a pending request of the agent itself.
     package func cancelApproval(_ id: String, by caller: Caller) throws -> ApprovalRequest {
         let now = clock.now()
+        try endOverdue(at: now)
         let audit = audit
         let principal = Principal.agent(caller.agent.name)
         let request = try store.writer.writeAndWait { tx in
@@ -142,6 +177,13 @@ extension Engine {
             recovery: ["Use the request_id that your own call returned."])
     }
 
+    /// The agent's own requests: those that wait or run, or all of the last ones; newest first.
+    package func approvals(of caller: Caller, all: Bool, limit: Int64) throws -> [ApprovalRequest] {
+        let name = caller.agent.name.text
+        try endOverdue(at: clock.now())
+        return try store.read { try ApprovalQueue.list(ofAgent: $0, name, all: all, limit: limit) }
+    }
+
     // MARK: Execution
 
     /// Requests that were approved and have not run: at start-up, what was decided while the gateway was down.
@@ -166,18 +208,10 @@ extension Engine {
     private func execute(_ id: String) async throws {
         let request = try store.read { try ApprovalQueue.require($0, id) }
         guard request.state == .approved else { return }
-        let started = clock.now()
-        guard let agent = agents.agent(named: request.agent) else {
-            throw StructuredError(.notFound, "the agent `\(request.agent)` is gone")
-        }
-        let session =
-            sessions.session(request.session)
-            ?? Session(
-                id: request.session, agent: agent.name, via: "approval", tokenHash: nil, startedAt: request.requestedAt,
-                lastSeenAt: started, calls: 0, storedAt: started)
-        let caller = Caller(agent: agent, session: session, storeSession: false)
+        let caller = try caller(of: request)
+        let agent = caller.agent
         let callRequest = CallRequest(capability: request.capability, arguments: request.arguments)
-        var record = CallRecord(caller: caller, request: callRequest, started: started)
+        var record = CallRecord(caller: caller, request: callRequest, started: clock.now())
         record.approval = id
         let prepared: Prepared
         let capability: AnyCapability
@@ -192,11 +226,8 @@ extension Engine {
             let decision = policy.compiled.decide(prepared.facts)
             record.decision = (decision, policy)
             if decision.tier == .blocked { throw blocked(decision, policy.compiled, prepared) }
-            guard let found = Capabilities.implementation(at: prepared.index) else {
-                throw StructuredError(.capabilityUnavailable, "\(request.capability) is not part of this version")
-            }
-            capability = found
-            try compare(request, prepared, try found.binding(prepared.arguments, try context(caller)))
+            capability = try implementation(prepared)
+            try compare(request, prepared, try capability.binding(prepared.arguments, try context(caller)))
             try requireSound()
         } catch {
             let cause = Self.structured(error)
@@ -224,7 +255,9 @@ extension Engine {
     private func compare(_ request: ApprovalRequest, _ prepared: Prepared, _ binding: JSONObject)
         throws(StructuredError)
     {
-        guard prepared.arguments != request.arguments || binding != request.binding else { return }
+        // An earlier version bound less; what it bound must be the same.
+        let holds = request.binding.members.allSatisfy { binding[$0.key] == $0.value }
+        if prepared.arguments == request.arguments, holds { return }
         func changes(_ before: JSONObject, _ now: JSONObject, _ prefix: String) -> [JSONValue] {
             Set(before.keys).union(now.keys).sorted().compactMap { key -> JSONValue? in
                 before[key] == now[key]
@@ -236,7 +269,9 @@ extension Engine {
         }
         let differences =
             changes(redactor.redact(request.arguments), redactor.redact(prepared.arguments), "")
-            + changes(request.binding["files"]?.object ?? [:], binding["files"]?.object ?? [:], "content of ")
+            + (request.binding["files"]?.object.map {
+                changes($0, binding["files"]?.object ?? [:], "content of ")
+            } ?? [])
         throw StructuredError(
             .approvalRefused, "what was approved is not what would run: \(JSONValue.array(differences).canonicalText)",
             agent: "Something your approved call depends on changed before it ran, so it was refused.",
@@ -284,7 +319,13 @@ extension Engine {
             "capability": .string(request.capability), "requested_at": .string(request.requestedAt.rfc3339),
         ]
         if let at = request.decidedAt { json["decided_at"] = .string(at.rfc3339) }
+        if let at = request.finishedAt { json["finished_at"] = .string(at.rfc3339) }
         if let reason = request.decisionReason { json["reason"] = .string(reason) }
+        if let at = request.expiresAt, request.state == .pending { json["expires_at"] = .string(at.rfc3339) }
+        if let retry = request.retryOf { json["retry_of"] = .string(retry) }
+        // What runs is not what was asked for: the agent must know.
+        if request.original != nil { json["changed_arguments"] = .object(request.arguments) }
+        if let refused = request.shown["refused_segments"] { json["refused_segments"] = refused }
         if let data = request.result?["data"] { json["data"] = data }
         if let error = request.result?["error"] { json["error"] = error }
         return json

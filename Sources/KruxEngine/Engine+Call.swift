@@ -44,7 +44,7 @@ extension Engine {
         let declaration: CapabilityDeclaration
         /// Canonical: defaults filled in, paths resolved.
         let arguments: JSONObject
-        let facts: CallFacts
+        var facts: CallFacts
     }
 
     /// One call, from text to recorded end. Nothing runs before it is decided, nothing is answered before it is
@@ -53,10 +53,15 @@ extension Engine {
         let started = clock.now()
         var record = CallRecord(caller: caller, request: request, started: started)
         do {
-            let prepared = try prepare(request, caller)
+            var prepared = try prepare(request, caller)
             record.prepared = prepared
             let policy = policy
-            let decided = try decide(prepared.facts, policy.compiled)
+            var decided = try decide(prepared.facts, policy.compiled)
+            if let granted = try granted(prepared, decided, policy.compiled, caller) {
+                (decided, record.grant) = (granted.decided, granted.grant)
+                prepared.facts.grant = true
+                record.prepared = prepared
+            }
             let decision = decided.decision
             record.decision = (decision, policy)
             record.standings = decided.standings
@@ -169,7 +174,33 @@ extension Engine {
         return Decided(decision: limited(standings), standings: standings, reservation: reservation)
     }
 
-    private func implementation(_ prepared: Prepared) throws(StructuredError) -> AnyCapability {
+    /// The decision with a grant that answers what would be asked; nil when none does.
+    private func granted(_ prepared: Prepared, _ decided: Decided, _ policy: CompiledPolicy, _ caller: Caller) throws
+        -> (decided: Decided, grant: Grant)?
+    {
+        let decision = decided.decision
+        guard decision.tier == .approvalRequired, decision.cause != .rateLimit, policy.grantsAllowed else { return nil }
+        let terms = decision.terms.compactMap { policy.rules[Int($0)].approval }
+        guard
+            let grant = grants.take(
+                prepared.facts, capability: prepared.declaration.name.text, session: caller.session.id, terms: terms,
+                policy)
+        else { return nil }
+        var facts = prepared.facts
+        facts.grant = true
+        do {
+            let again = try decide(facts, policy)
+            // A lock, or a full window.
+            if again.decision.tier <= .notify { return (again, grant) }
+        } catch {
+            grants.release(grant)
+            throw error
+        }
+        grants.release(grant)
+        return nil
+    }
+
+    func implementation(_ prepared: Prepared) throws(StructuredError) -> AnyCapability {
         if let capability = Capabilities.implementation(at: prepared.index) { return capability }
         throw StructuredError(
             .capabilityUnavailable, "\(prepared.declaration.name) is declared but not part of this version",
@@ -322,6 +353,7 @@ extension Engine {
         // An outcome's session was stored with its intent.
         let session = body.intent == nil ? record.session : nil
         let reservation = body.intent == nil ? record.reservation : nil
+        let grant = body.intent == nil ? record.grant : nil
         let event = notify ? record.event(body) : nil
         let outcome = body.outcome?.rawValue ?? ""
         let seq: Int64
@@ -329,6 +361,7 @@ extension Engine {
             seq = try await store.writer.write { tx in
                 if let session { try SessionTable.store(tx, session) }
                 if let reservation { try RateWindows.store(tx, reservation) }
+                if let grant { try GrantTable.use(tx, grant.id, now: body.time) }
                 let seq = try audit.append(bytes, tx)
                 if let event {
                     try tx.execute(
@@ -344,6 +377,7 @@ extension Engine {
         } catch {
             // Not recorded, so it does not run, and does not count.
             if let reservation { windows.release(reservation) }
+            if let grant { grants.release(grant) }
             throw error
         }
         if let reservation { windows.written(reservation) }
@@ -405,6 +439,10 @@ struct CallRecord: Sendable {
     var reservation: RateWindows.Reservation?
     /// The approval this call runs under.
     var approval: String?
+    /// The grant that answered for it; counted with its first row.
+    var grant: Grant?
+    /// Who asked, where it is not the agent.
+    var principal: Principal?
 
     init(caller: Caller, request: CallRequest, started: Timestamp) {
         self.caller = caller
@@ -428,7 +466,7 @@ struct CallRecord: Sendable {
         result: JSONObject? = nil
     ) -> AuditBody {
         let now = engine.clock.now()
-        var body = AuditBody(time: now, phase: phase, principal: .agent(caller.agent.name))
+        var body = AuditBody(time: now, phase: phase, principal: principal ?? .agent(caller.agent.name))
         body.agent = caller.agent.name.text
         body.session = caller.session.id
         body.capability = prepared?.declaration.name.text ?? Self.printable(request.capability)
@@ -443,7 +481,9 @@ struct CallRecord: Sendable {
             ("arguments_digest", .string(engine.redactor.digest(arguments.canonicalBytes()))),
         ]
         if let (decision, policy) = decision {
-            body.members.append(("decision", .object(decision.json(policy.compiled))))
+            var json = decision.json(policy.compiled)
+            if let grant { json["grant"] = .string(grant.id) }
+            body.members.append(("decision", .object(json)))
             if let facts = prepared?.facts {
                 body.members.append(("facts", RecordedFacts.json(facts, recorded: recorded, policy, standings)))
             }

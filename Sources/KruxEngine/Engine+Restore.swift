@@ -46,6 +46,7 @@ extension Engine {
             var detail = restore.detail
             let agents = try AgentTable.all(tx).filter { $0.status == .active && !$0.isSuspended }.map(\.name.text)
             detail["suspended"] = .strings(agents)
+            detail["grants"] = .strings(try GrantTable.endAll(tx, now: now))
             try audit.beginEpoch(tx, now: now, by: restore.principal, detail: detail)
             let epoch = try tx.first("SELECT max(epoch) FROM epochs") { $0.int(0) } ?? 1
             for (request, end) in try ApprovalQueue.abandonAll(tx, epoch: epoch, now: now) {
@@ -59,6 +60,8 @@ extension Engine {
                 try audit.append(body.canonicalBytes(), tx)
             }
             try tx.execute("DELETE FROM sessions")
+            try tx.execute("DELETE FROM approval_links")
+            try tx.execute("DELETE FROM deliveries")
             try AgentTable.suspendAll(tx, now: now)
         }
     }

@@ -44,6 +44,8 @@ package final class Engine: Sendable {
     let agents = AgentDirectory()
     let sessions = SessionTable()
     let waiters = ApprovalWaiters()
+    let grants = GrantBook()
+    let due = DueSignal()
     let folder: PolicyFolder
     let windows: RateWindows
     let startedAt: Timestamp
@@ -132,6 +134,8 @@ package final class Engine: Sendable {
                 log.error("policy files are not in force", metadata: ["problem": "\(problem)"])
             }
             agents.reload(try store.read(AgentTable.all))
+            let grants = grants
+            try store.read { try grants.reload($0, log: log) }
             let sessions = sessions
             try store.read { try sessions.resume($0, now: now) }
             windows = try store.read {
@@ -152,6 +156,7 @@ package final class Engine: Sendable {
         checkpointSigned.finish()
         isDraining.withLock { $0 = true }
         waiters.drain()
+        due.changed()
     }
 
     /// Ends cleanly: the file alone is complete afterwards.

@@ -5,6 +5,10 @@ import Synchronization
 package struct GateEvent: Sendable {
     package enum Kind: String, Sendable {
         case notification, approval
+        /// A request has waited for long.
+        case reminder
+        /// A request has got an answer, or its time is over.
+        case answered
         /// Something of the gate's own that a person should mend.
         case alert
     }
@@ -54,6 +58,46 @@ package final class EventHub: Sendable {
 
     package func finish() {
         for stream in listeners.withLock({ Array($0.streams.values) }) { stream.finish() }
+    }
+}
+
+/// Says that what is next due may be another now.
+final class DueSignal: Sendable {
+    private struct State {
+        var isSet = false
+        var waiting: CheckedContinuation<Void, Never>?
+    }
+
+    private let state = Mutex(State())
+
+    func changed() {
+        let waiting = state.withLock { state -> CheckedContinuation<Void, Never>? in
+            defer { state.waiting = nil }
+            if state.waiting == nil { state.isSet = true }
+            return state.waiting
+        }
+        waiting?.resume()
+    }
+
+    /// Returns at `time`, or when something has changed.
+    func wait(until time: Timestamp?, now: Timestamp) async {
+        let timer = time.map { time in
+            // A clock that is set back makes it look again too early, never too late by more than an hour.
+            Task { [self] in
+                try? await Task.sleep(
+                    for: .microseconds(min(max(0, time.microseconds - now.microseconds), 3_600_000_000)))
+                if !Task.isCancelled { changed() }
+            }
+        }
+        await withCheckedContinuation { continuation in
+            let isSet = state.withLock { state in
+                if !state.isSet { state.waiting = continuation }
+                defer { state.isSet = false }
+                return state.isSet
+            }
+            if isSet { continuation.resume() }
+        }
+        timer?.cancel()
     }
 }
 

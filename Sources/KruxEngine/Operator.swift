@@ -18,6 +18,11 @@ extension Engine {
         case agentRestore = "agent.restore"
         case agentResume = "agent.resume"
         case approvalDecide = "approval.decide"
+        case approvalRetry = "approval.retry"
+        case grantCreate = "grant.create"
+        case grantRevoke = "grant.revoke"
+        case supervisorAdd = "supervisor.add"
+        case supervisorRevoke = "supervisor.revoke"
         case policySet = "policy.set"
         case policyReload = "policy.reload"
         case policyActivate = "policy.activate"
@@ -41,6 +46,7 @@ extension Engine {
         -> JSONObject
     {
         let input = OperatorInput(parameters)
+        let principal = try acting(input, principal)
         switch command {
         case .agentCreate: return try createAgent(input, by: principal)
         case .agentRotate, .agentRevoke, .agentRestore: return try changeAgent(command, input, by: principal)
@@ -52,12 +58,20 @@ extension Engine {
         case .anchorRemove: return try removeAnchor(input, by: principal)
         case .anchorSend: return try await sendAnchors(input)
         case .approvalDecide:
-            let request = try decideApproval(
-                try input.text("id"), approve: try input.flag("approve"), by: principal,
-                reason: input.optionalText("reason"))
-            return Self.json(forSupervisor: request, redactor).adding([
+            let answer = Answer(
+                approve: try input.flag("approve"), reason: input.optionalText("reason"),
+                arguments: input.value("arguments")?.object,
+                segments: input.value("segments")?.array?.compactMap { $0.int.map { Int($0) } })
+            let request = try decideApproval(try input.text("id"), answer, by: principal)
+            let votes = try store.read { try ApprovalQueue.votes($0, request.id) }
+            return Self.json(forSupervisor: request, redactor, votes: votes).adding([
                 ("checkpoint", .optional(audit.newestCheckpoint?.note))
             ])
+        case .approvalRetry: return try await retryApproval(try input.text("id"), by: principal)
+        case .grantCreate: return try createGrant(input, by: principal)
+        case .grantRevoke: return try revokeGrant(input, by: principal)
+        case .supervisorAdd: return try addSupervisor(input, by: principal)
+        case .supervisorRevoke: return try revokeSupervisor(input, by: principal)
         case .policySet: return try setActivePolicy(try input.text("name"), by: principal)
         case .policyActivate: return try activatePolicy(input.optionalInt("version"), by: principal)
         case .agentMode: return try setMode(input, by: principal)
@@ -196,6 +210,65 @@ extension Engine {
                     ).rawValue)
             ),
         ])
+    }
+
+    // MARK: Supervisors
+
+    /// Who acts: the machine's owner, or the supervisor whose token came with the command.
+    private func acting(_ input: OperatorInput, _ principal: Principal) throws -> Principal {
+        guard let token = input.optionalText("supervisor_token") else { return principal }
+        return try authenticate(supervisor: token)
+    }
+
+    /// - Throws: `StructuredError` `.unauthenticated`; an agent's token is none.
+    package func authenticate(supervisor token: String) throws -> Principal {
+        guard let found = try store.read({ try SupervisorTable.authenticate($0, AgentToken(text: token)) }) else {
+            throw StructuredError(
+                .unauthenticated, "this is no supervisor's token",
+                recovery: ["The owner makes one with `kruxos supervisor add NAME`."])
+        }
+        return .supervisor(found.name)
+    }
+
+    private func addSupervisor(_ input: OperatorInput, by principal: Principal) throws -> JSONObject {
+        let name = try input.text("name")
+        let role = input.optionalText("role")
+        for text in [name, role].compactMap({ $0 }) where !SupervisorName.isValid(text) {
+            throw StructuredError(
+                .invalidArguments, "`\(text.prefix(80))` is no name", recovery: ["Use \(SupervisorName.rule)."])
+        }
+        if let known = try store.read({ try SupervisorTable.find($0, name) }), known.revokedAt == nil {
+            throw StructuredError(
+                .alreadyExists, "there is a supervisor `\(name)` already",
+                recovery: ["For a new token, revoke the old one first: `kruxos supervisor revoke \(name)`."])
+        }
+        let token = AgentToken.make()
+        let now = clock.now()
+        try change(
+            "supervisor added", agent: nil, by: principal, now: now,
+            detail: ["supervisor": .string(name), "role": .optional(role)]
+        ) {
+            try SupervisorTable.put($0, name: name, role: role, token: token, now: now)
+        }
+        try reloadGrants()
+        return try store.read { try SupervisorTable.require($0, name) }.json.adding([("token", .string(token.text))])
+    }
+
+    private func revokeSupervisor(_ input: OperatorInput, by principal: Principal) throws -> JSONObject {
+        let name = try input.text("name")
+        let found = try store.read { try SupervisorTable.require($0, name) }
+        guard found.revokedAt == nil else {
+            throw StructuredError(
+                .conflict, "the supervisor `\(name)` is revoked already", recovery: ["See `kruxos supervisor list`."])
+        }
+        let now = clock.now()
+        try change("supervisor revoked", agent: nil, by: principal, now: now, detail: ["supervisor": .string(name)]) {
+            try SupervisorTable.revoke($0, name, now: now)
+            try $0.execute(
+                "DELETE FROM approval_links WHERE principal = ?", [.text(Principal.supervisor(name).text)])
+        }
+        try reloadGrants()
+        return try store.read { try SupervisorTable.require($0, name) }.json
     }
 
     // MARK: Policy
@@ -396,11 +469,24 @@ extension Engine {
     }
 
     /// A request as a supervisor sees it, redacted.
-    package static func json(forSupervisor request: ApprovalRequest, _ redactor: Redactor?) -> JSONObject {
-        [
+    package static func json(
+        forSupervisor request: ApprovalRequest, _ redactor: Redactor?, votes: [ApprovalVote] = []
+    ) -> JSONObject {
+        func redacted(_ object: JSONObject) -> JSONObject { redactor.map { $0.redact(object) } ?? object }
+        return [
             "id": .string(request.id), "state": .string(request.state.rawValue), "agent": .string(request.agent),
             "session": .string(request.session), "capability": .string(request.capability),
-            "arguments": .object(redactor.map { $0.redact(request.arguments) } ?? request.arguments),
+            "arguments": .object(redacted(request.arguments)),
+            "original_arguments": request.original.map { .object(redacted($0)) } ?? .null,
+            "purpose": .optional(request.purpose), "shown": .object(request.shown),
+            "terms": .array(request.terms.map { .object($0.json) }),
+            "agreed": .array(
+                votes.map {
+                    [
+                        "by": .string($0.principal), "at": .string($0.at.rfc3339), "reason": .optional($0.reason),
+                    ]
+                }), "expires_at": .optional(request.expiresAt?.rfc3339), "retry_of": .optional(request.retryOf),
+            "like": .string(request.kin),
             "binding": .object(request.binding), "decision": .object(request.decision),
             "requested_at": .string(request.requestedAt.rfc3339), "decided_at": .optional(request.decidedAt?.rfc3339),
             "decided_by": .optional(request.decidedBy), "decision_reason": .optional(request.decisionReason),
@@ -435,6 +521,8 @@ struct OperatorInput {
         return value
     }
 
+    func value(_ name: String) -> JSONValue? { object[name] }
+    func optionalFlag(_ name: String) -> Bool? { object[name]?.bool }
     func optionalText(_ name: String) -> String? { object[name]?.string }
     func optionalInt(_ name: String) -> Int64? { object[name]?.int }
 }

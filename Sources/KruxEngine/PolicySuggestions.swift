@@ -124,16 +124,6 @@ package struct PolicySuggestion: Sendable {
             return (edit, compiled)
         }
 
-        /// A glob that fits this text only.
-        private static func literal(_ text: String) -> String {
-            var result = ""
-            for character in text {
-                if "*?[{\\".contains(character) { result.append("\\") }
-                result.append(character)
-            }
-            return result
-        }
-
         /// Conditions that some of the calls have in common, from narrow to wide.
         private func conditions(_ calls: [CallFacts]) -> [String] {
             var result: [String] = []
@@ -145,7 +135,7 @@ package struct PolicySuggestion: Sendable {
                 if facts.lines.count == 1, case .words(let words, _) = facts.lines[0] { words } else { nil }
             }
             // The same line, then as many first words as calls have in common.
-            for words in lines { add("command_glob", Self.literal(CommandLine.joined(words))) }
+            for words in lines { add("command_glob", Pattern.literal(CommandLine.joined(words))) }
             let longest = lines.map(\.count).max() ?? 0
             for length in stride(from: longest, through: 2, by: -1) {
                 for words in lines where words.count >= length {
@@ -154,7 +144,7 @@ package struct PolicySuggestion: Sendable {
                 }
             }
             let paths = calls.flatMap { $0.paths.map { String(decoding: $0, as: UTF8.self) } }
-            for path in paths { add("path_glob", Self.literal(path)) }
+            for path in paths { add("path_glob", Pattern.literal(path)) }
             // Folders below the workspace's own top, the deepest first.
             let folders = Set(
                 paths.map(\.pathComponents).filter { $0.count > 3 }.map { $0.dropLast().map { "/" + $0 }.joined() })

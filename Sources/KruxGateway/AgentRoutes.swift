@@ -111,14 +111,16 @@ struct AgentRoutes: HTTPResponder {
         case (.post, "/v1/call"): return await call(body, caller)
         case (.get, "/v1/capabilities"): return HTTPReply.json(.ok, Self.capabilities(engine, caller)).response
         case (.post, "/rpc"): return await RPCRoute(engine: engine, caller: caller).respond(body)
+        case (.get, "/v1/approvals"): return approvals(query, caller)
         case (_, "/mcp"): return await mcp.respond(head, body, caller)
-        case (_, "/v1/call"), (_, "/v1/capabilities"), (_, "/rpc"):
+        case (_, "/v1/call"), (_, "/v1/capabilities"), (_, "/v1/approvals"), (_, "/rpc"):
+            let takesGet = path == "/v1/capabilities" || path == "/v1/approvals"
             var reply = HTTPReply.error(
                 StructuredError(
                     .invalidRequest, "\(path) does not take \(head.method.rawValue.prefix(32))",
-                    recovery: ["Use \(path == "/v1/capabilities" ? "GET" : "POST")."]))
+                    recovery: ["Use \(takesGet ? "GET" : "POST")."]))
             reply.status = .methodNotAllowed
-            reply.headers.append((.allow, path == "/v1/capabilities" ? "GET" : "POST"))
+            reply.headers.append((.allow, takesGet ? "GET" : "POST"))
             return reply.response
         default:
             if path.hasPrefix("/v1/approvals/") {
@@ -127,7 +129,7 @@ struct AgentRoutes: HTTPResponder {
             return HTTPReply.error(
                 StructuredError(
                     .notFound, "there is no \(path.prefix(200))",
-                    recovery: ["Use /v1/call, /v1/capabilities, /v1/approvals/{id}, /rpc or /mcp."])
+                    recovery: ["Use /v1/call, /v1/capabilities, /v1/approvals, /v1/approvals/{id}, /rpc or /mcp."])
             ).response
         }
     }
@@ -191,6 +193,36 @@ struct AgentRoutes: HTTPResponder {
                     ]
                 })
         ]
+    }
+
+    /// The caller's own requests: those that wait or run, or with `all=true` the last ones; newest first.
+    private func approvals(_ query: Substring, _ caller: Caller) -> Response {
+        var all = false
+        var limit = Self.mostListed
+        for pair in query.split(separator: "&") {
+            let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            let value = parts.count == 2 ? parts[1] : ""
+            switch parts[0] {
+            case "all" where value == "true" || value == "false": all = value == "true"
+            case "limit":
+                guard let number = Int64(value), (1...Self.mostListed).contains(number) else { fallthrough }
+                limit = number
+            default:
+                return Self.malformed("the query takes `all=true` and `limit`, 1 to \(Self.mostListed)").response
+            }
+        }
+        do {
+            return HTTPReply.json(.ok, try Self.list(engine, caller, all: all, limit: limit)).response
+        } catch {
+            return HTTPReply.error(Engine.structured(error)).response
+        }
+    }
+
+    static let mostListed: Int64 = 1000
+
+    static func list(_ engine: Engine, _ caller: Caller, all: Bool, limit: Int64) throws -> JSONObject {
+        let requests = try engine.approvals(of: caller, all: all, limit: limit)
+        return ["approvals": .array(requests.map { .object(Engine.json(forAgent: $0)) })]
     }
 
     private func approval(_ id: String, _ method: HTTPRequest.Method, _ query: Substring, _ caller: Caller) async

@@ -51,6 +51,7 @@ package struct Gateway: Sendable {
             configuration: ServiceGroupConfiguration(
                 services: [agents, supervisors, Drain(engine: engine, listeners: bound)],
                 gracefulShutdownSignals: [.sigterm, .sigint], logger: log))
+        background.start { [engine] in await engine.watchTheTime() }
         for id in try engine.approvedRequests() { background.start { [engine] in await engine.runApproved(id) } }
         do {
             try await group.run()

@@ -42,7 +42,7 @@ extension StructuredError.Kind {
         case .blocked, .approvalRejected, .outsideWorkspace: .forbidden
         case .unknownCapability, .notFound: .notFound
         case .approvalPending: .accepted
-        case .alreadyExists, .conflict, .pathChanged, .approvalRefused, .approvalCancelled: .conflict
+        case .alreadyExists, .conflict, .pathChanged, .approvalRefused, .approvalCancelled, .approvalExpired: .conflict
         case .tooLarge: .contentTooLarge
         case .timedOut: .gatewayTimeout
         case .storageFull: HTTPResponse.Status(code: 507, reasonPhrase: "Insufficient Storage")

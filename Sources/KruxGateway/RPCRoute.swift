@@ -5,7 +5,7 @@ import KruxEngine
 import KruxMCP
 
 /// `POST /rpc`: JSON-RPC 2.0. A capability's name is a method with its arguments as `params`; beside them stand
-/// `kruxos.call`, `kruxos.capabilities`, `kruxos.approval` and `kruxos.cancel`.
+/// `kruxos.call`, `kruxos.capabilities`, `kruxos.approval`, `kruxos.approvals` and `kruxos.cancel`.
 struct RPCRoute: Sendable {
     let engine: Engine
     let caller: Caller
@@ -69,6 +69,19 @@ struct RPCRoute: Sendable {
                 return .failure(JSONRPCError(.invalidParams, answer.description, data: answer.json))
             }
         case "kruxos.capabilities": return .success(AgentRoutes.capabilities(engine, caller))
+        case "kruxos.approvals":
+            let all = params["all"] ?? false
+            let limit = params["limit"] ?? .int(AgentRoutes.mostListed)
+            guard let all = all.bool, let most = limit.int, (1...AgentRoutes.mostListed).contains(most) else {
+                return .failure(
+                    JSONRPCError(
+                        .invalidParams, "`all` is a boolean, and `limit` 1 to \(AgentRoutes.mostListed)"))
+            }
+            do {
+                return .success(try AgentRoutes.list(engine, caller, all: all, limit: most))
+            } catch {
+                return .failure(Self.error(Engine.structured(error)))
+            }
         case "kruxos.approval", "kruxos.cancel":
             guard let id = params["request_id"]?.string else {
                 return .failure(JSONRPCError(.invalidParams, "`request_id` must be a string"))

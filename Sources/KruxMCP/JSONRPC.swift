@@ -64,6 +64,7 @@ package struct JSONRPCError: Error, Sendable, Equatable {
         case gate = -31999
         /// MCP 2026-07-28.
         case headerMismatch = -32020
+        case missingCapability = -32021
         case unsupportedVersion = -32022
     }
 

@@ -30,6 +30,9 @@ package struct MCPServer: Sendable {
     private static let capabilitiesKey = "io.modelcontextprotocol/clientCapabilities"
     private static let serverInfoKey = "io.modelcontextprotocol/serverInfo"
 
+    /// Why a call is made, for the person who may be asked.
+    package static let reasonKey = "org.kruxos/reason"
+
     static let instructions =
         "KruxOS decides every call by policy and records it. Calls may need a person's approval: they answer with "
         + "a request_id at once; pass it to kruxos__wait_for_approval, or go on with other work. Paths are relative to "
@@ -75,6 +78,7 @@ package struct MCPServer: Sendable {
         switch method {
         case "tools/call", "prompts/get": params?["name"]?.string
         case "resources/read": params?["uri"]?.string
+        case "tasks/get", "tasks/update", "tasks/cancel": params?["taskId"]?.string
         default: nil
         }
     }
@@ -85,7 +89,8 @@ package struct MCPServer: Sendable {
         case ("server/discover", .modern):
             return modernised(
                 [
-                    "supportedVersions": .strings([Self.modern] + Self.legacy), "capabilities": ["tools": [:]],
+                    "supportedVersions": .strings([Self.modern] + Self.legacy),
+                    "capabilities": ["tools": [:], "extensions": [Self.tasksExtension: [:]]],
                     "instructions": .string(Self.instructions), "ttlMs": 0, "cacheScope": "private",
                 ])
         case ("initialize", .legacy): return try initialise(params)
@@ -102,13 +107,46 @@ package struct MCPServer: Sendable {
             result["cacheScope"] = "private"
             return modernised(result)
         case ("tools/call", _):
-            let result = try await call(params)
+            let result = try await call(params, mayReturnTask: era == .modern && Self.speaksTasks(params))
             return era == .modern ? modernised(result) : result
+        case ("tasks/get", .modern), ("tasks/update", .modern), ("tasks/cancel", .modern):
+            return modernised(try await task(method, params))
         default: throw JSONRPCError(.methodNotFound, "Method not found", data: .string(String(method.prefix(128))))
         }
     }
 
-    private func call(_ params: JSONObject?) async throws(JSONRPCError) -> JSONObject {
+    private static let tasksExtension = "io.modelcontextprotocol/tasks"
+
+    /// Whether the client said with this request that it can be answered with a task.
+    private static func speaksTasks(_ params: JSONObject?) -> Bool {
+        params?["_meta"]?[capabilitiesKey]?["extensions"]?[tasksExtension]?.object != nil
+    }
+
+    private func task(_ method: String, _ params: JSONObject?) async throws(JSONRPCError) -> JSONObject {
+        guard Self.speaksTasks(params) else {
+            throw JSONRPCError(
+                .missingCapability, "Missing required client capability",
+                data: ["requiredCapabilities": ["extensions": [Self.tasksExtension: [:]]]])
+        }
+        guard let id = params?["taskId"]?.string else {
+            throw JSONRPCError(.invalidParams, "`taskId` must be a string")
+        }
+        let unknown = JSONRPCError(.invalidParams, "Failed to retrieve task: Task not found")
+        switch method {
+        case "tasks/get":
+            guard let task = await host.task(id) else { throw unknown }
+            return task.json
+        case "tasks/cancel":
+            guard await host.cancelTask(id) else { throw unknown }
+            return [:]
+        default:
+            // A task never asks its client for anything, so whatever comes answers nothing.
+            guard await host.task(id) != nil else { throw unknown }
+            return [:]
+        }
+    }
+
+    private func call(_ params: JSONObject?, mayReturnTask: Bool) async throws(JSONRPCError) -> JSONObject {
         guard let name = params?["name"]?.string else { throw JSONRPCError(.invalidParams, "`name` must be a string") }
         let arguments: JSONObject
         switch params?["arguments"] {
@@ -116,9 +154,21 @@ package struct MCPServer: Sendable {
         case .object(let object)?: arguments = object
         default: throw JSONRPCError(.invalidParams, "`arguments` must be an object")
         }
-        switch await host.call(tool: name, arguments: arguments) {
+        let reason = params?["_meta"]?[Self.reasonKey]?.string
+        guard reason.map({ $0.utf8.count <= 2000 }) ?? true else {
+            throw JSONRPCError(.invalidParams, "`\(Self.reasonKey)` is a text of at most 2000 bytes")
+        }
+        switch await host.call(tool: name, arguments: arguments, reason: reason) {
         case .success(let data): return MCPResult.success(data)
-        case .failure(let error): return MCPResult.failure(error)
+        case .failure(let error):
+            if mayReturnTask, error.isPending, let id = error.context["request_id"]?.string,
+                let task = await host.task(id)
+            {
+                var result = task.seed
+                result["resultType"] = "task"
+                return result
+            }
+            return MCPResult.failure(error)
         case .unknownTool: throw JSONRPCError(.invalidParams, "Unknown tool: \(name.prefix(128))")
         }
     }
@@ -139,7 +189,7 @@ package struct MCPServer: Sendable {
 
     private func modernised(_ result: JSONObject) -> JSONObject {
         var result = result
-        result["resultType"] = "complete"
+        if result["resultType"] == nil { result["resultType"] = "complete" }
         var meta = result["_meta"]?.object ?? [:]
         meta[Self.serverInfoKey] = serverInfo
         result["_meta"] = .object(meta)

@@ -45,10 +45,69 @@ package enum MCPToolOutcome: Sendable {
     case unknownTool
 }
 
+/// A call that goes on after its answer, as the tasks extension shows it.
+package struct MCPTask: Sendable {
+    package enum Status: Sendable {
+        case working, cancelled
+        /// With what the call would have been answered.
+        case completed(MCPToolOutcome)
+    }
+
+    package let id: String
+    package let status: Status
+    package let message: String
+    /// RFC 3339.
+    package let createdAt: String
+    package let updatedAt: String
+
+    package init(id: String, status: Status, message: String, createdAt: String, updatedAt: String) {
+        self.id = id
+        self.status = status
+        self.message = message
+        self.createdAt = createdAt
+        self.updatedAt = updatedAt
+    }
+
+    /// A task may be asked for as long as the record keeps it.
+    private static let pollMilliseconds: Int64 = 5000
+
+    /// `Task` of the extension, without what it came to.
+    var seed: JSONObject {
+        let word =
+            switch status {
+            case .working: "working"
+            case .cancelled: "cancelled"
+            case .completed: "completed"
+            }
+        return [
+            "taskId": .string(id), "status": .string(word), "statusMessage": .string(message),
+            "createdAt": .string(createdAt), "lastUpdatedAt": .string(updatedAt), "ttlMs": .null,
+            "pollIntervalMs": .int(Self.pollMilliseconds),
+        ]
+    }
+
+    var json: JSONObject {
+        var json = seed
+        if case .completed(let outcome) = status {
+            switch outcome {
+            case .success(let data): json["result"] = .object(MCPResult.success(data))
+            case .failure(let error): json["result"] = .object(MCPResult.failure(error))
+            case .unknownTool: break
+            }
+        }
+        return json
+    }
+}
+
 /// The gate as an MCP server sees it.
 package protocol MCPToolHost: Sendable {
     func tools() async -> [MCPTool]
-    func call(tool: String, arguments: JSONObject) async -> MCPToolOutcome
+    /// - Parameter reason: why, in the agent's own words, for the person who may be asked.
+    func call(tool: String, arguments: JSONObject, reason: String?) async -> MCPToolOutcome
+    /// The call behind a request id; nil for none of the agent's.
+    func task(_ id: String) async -> MCPTask?
+    /// Withdraws it, if it still waits. False for none of the agent's.
+    func cancelTask(_ id: String) async -> Bool
 }
 
 /// Results as MCP carries them.

@@ -258,14 +258,36 @@ package enum ShellText {
         }
     }
 
+    /// One command of a text.
+    package struct Segment: Sendable, Equatable {
+        package let words: [String]
+        /// Where it stands, from its first word to its last, in bytes.
+        package let range: Range<Int>
+    }
+
     /// The words of each command in order; nil when the text cannot be judged.
-    package static func segments(of text: String) -> [[String]]? {
+    package static func segments(of text: String) -> [[String]]? { parse(text)?.map(\.words) }
+
+    /// The text with some of its commands, by their place from 0, replaced by `false`: each fails where it stood, and
+    /// what follows goes on as it does after a failure.
+    package static func text(_ text: String, failing places: Set<Int>) -> String? {
+        guard let segments = parse(text), places.isSubset(of: segments.indices) else { return nil }
+        var bytes = Array(text.utf8)
+        for place in places.sorted(by: >) { bytes.replaceSubrange(segments[place].range, with: "false".utf8) }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// The commands of a text in order; nil when it cannot be judged.
+    package static func parse(_ text: String) -> [Segment]? {
         let bytes = Array(text.utf8)
         guard bytes.count <= 64 << 10 else { return nil }
-        var segments: [[String]] = []
+        var segments: [Segment] = []
         var words: [String] = []
         var word: [UInt8]?
         var index = 0
+        // Where the segment's first word begins, and where its last one ends.
+        var first = 0
+        var last = 0
         /// Whether the last joiner needs a command after it: `&&`, `||`, `|`.
         var open = false
 
@@ -276,13 +298,15 @@ package enum ShellText {
         func endSegment() -> Bool {
             endWord()
             guard !words.isEmpty else { return false }
-            segments.append(words)
+            segments.append(Segment(words: words, range: first..<last))
             words = []
             return true
         }
         while index < bytes.count {
             let byte = bytes[index]
+            if words.isEmpty, word == nil { first = index }
             index += 1
+            defer { if word != nil { last = index } }
             switch byte {
             case UInt8(ascii: " "), UInt8(ascii: "\t"): endWord()
             case UInt8(ascii: "\n"):
@@ -330,7 +354,7 @@ package enum ShellText {
         if !endSegment(), open { return nil }
         guard !segments.isEmpty else { return nil }
         // An assignment changes what the command reads; a keyword or builtin is no program.
-        if segments.contains(where: isNoProgram) { return nil }
+        if segments.contains(where: { isNoProgram($0.words) }) { return nil }
         return segments
     }
 }

@@ -7,10 +7,11 @@ import KruxCrypto
 ///     { "v": 1, "source": SHA-256 of the bundle, "active": {name, file, description},
 ///       "capabilities": [[name, effect], …],
 ///       "rules": [{layer, document, pattern, tier, at: [file, line, column], tier_at: [line, column],
-///                  reason?, locked?, default?, conditions?: [as written], rate?: [max, seconds, on_exceed]}, …],
+///                  reason?, locked?, default?, conditions?: [as written], rate?: [max, seconds, on_exceed],
+///                  terms?: {approvers, quorum, expires?, remind_after?}}, …],
 ///       "tables": [{title, chains: [[rule, …], …], of: [chain of each capability, …]}, …],
-///       "system": [table, …], "organisation": table, "tighten_only", "grants", "roles": {role: mode},
-///       "agents": {name: {own: table, tightening: [table, …], role?, mode?}},
+///       "system": [table, …], "organisation": table, "tighten_only", "grants", "max_pending",
+///       "roles": {role: mode}, "agents": {name: {own: table, tightening: [table, …], role?, mode?, max_pending?}},
 ///       "broken": {agent: [diagnostic, …]}, "warnings": [diagnostic, …], "zones": {name: [[from, offset], …]} }
 ///
 /// A diagnostic is `[file, line, column, message, hint or null]`.
@@ -26,6 +27,7 @@ extension CompiledPolicy {
             var json: JSONObject = ["own": .int(Int64(layer.own)), "tightening": Self.json(layer.tightening)]
             if let role = layer.role { json["role"] = .string(role) }
             if let mode = layer.mode { json["mode"] = .string(mode.rawValue) }
+            if let most = layer.maxPending { json["max_pending"] = .int(most) }
             return (name, .object(json))
         }
         let form: JSONObject = [
@@ -37,7 +39,7 @@ extension CompiledPolicy {
             "capabilities": .array(capabilities.map { [.string($0.name), .string($0.effect.rawValue)] }),
             "rules": .array(rules.map { .object($0.json) }), "tables": .array(tables), "system": Self.json(system),
             "organisation": .int(Int64(organisation)), "tighten_only": .bool(tightenOnly),
-            "grants": .bool(grantsAllowed),
+            "grants": .bool(grantsAllowed), "max_pending": .optional(maxPending),
             "roles": .object(JSONObject(roles.map { ($0.key, .string($0.value.rawValue)) })),
             "agents": .object(JSONObject(agents)),
             "broken": .object(
@@ -114,7 +116,8 @@ extension CompiledPolicy {
                 own: try index(member.value["own"], below: tables.count, "agents"),
                 tightening: try (member.value["tightening"]?.array ?? []).map {
                     try index($0, below: tables.count, "agents")
-                }, role: member.value["role"]?.string, mode: member.value["mode"]?.string.flatMap(Mode.init(name:)))
+                }, role: member.value["role"]?.string, mode: member.value["mode"]?.string.flatMap(Mode.init(name:)),
+                maxPending: member.value["max_pending"]?.int)
         }
         func diagnostics(_ json: JSONValue?) throws -> [PolicyDiagnostic] {
             try (json?.array ?? []).map {
@@ -133,7 +136,8 @@ extension CompiledPolicy {
             source: source, active: Active(name: name, file: file, description: json["active"]?["description"]?.string),
             capabilities: capabilities, rules: rules, warnings: try diagnostics(json["warnings"]),
             brokenAgents: Dictionary(brokenAgents, uniquingKeysWith: { first, _ in first }), tightenOnly: tightenOnly,
-            grantsAllowed: grants, roles: Dictionary(roles, uniquingKeysWith: { first, _ in first }), zones: zones,
+            grantsAllowed: grants, maxPending: json["max_pending"]?.int,
+            roles: Dictionary(roles, uniquingKeysWith: { first, _ in first }), zones: zones,
             tables: tables, system: system, organisation: organisation, agents: agents, conditionSources: texts.sources,
             catalogue: catalogue)
     }
@@ -154,6 +158,7 @@ extension CompiledPolicy.RuleRecord {
         if let limit = rateLimit {
             json["rate"] = [.int(limit.max), .int(limit.windowSeconds), .string(limit.onExceed.name)]
         }
+        if let approval { json["terms"] = .object(approval.json) }
         return json
     }
 
@@ -183,7 +188,8 @@ extension CompiledPolicy.RuleRecord {
             layer: layer, document: document, pattern: pattern, tier: tier, reason: json["reason"]?.string,
             locked: json["locked"]?.bool ?? false, isDefault: json["default"]?.bool ?? false, location: location,
             tierLocation: SourceLocation(file: file, line: Int(tierLine), column: Int(tierColumn)),
-            conditions: conditions, rateLimit: limit)
+            conditions: conditions, rateLimit: limit,
+            approval: json["terms"]?.object.map(ApprovalTerms.init(json:)))
     }
 }
 

@@ -17,6 +17,8 @@ package struct CompiledPolicy: Sendable {
     /// Whether an organisation's rule always binds the agent's.
     package let tightenOnly: Bool
     package let grantsAllowed: Bool
+    /// Requests of one agent that may wait at once, by the organisation; nil for `usualMaxPending`.
+    package let maxPending: Int64?
     /// What the organisation says of roles.
     package let roles: [String: Mode]
 
@@ -36,7 +38,8 @@ package struct CompiledPolicy: Sendable {
 
     init(
         source: Digest, active: Active, capabilities: [Capability], rules: [RuleRecord], warnings: [PolicyDiagnostic],
-        brokenAgents: [String: PolicyErrors], tightenOnly: Bool, grantsAllowed: Bool, roles: [String: Mode],
+        brokenAgents: [String: PolicyErrors], tightenOnly: Bool, grantsAllowed: Bool, maxPending: Int64?,
+        roles: [String: Mode],
         zones: [String: TimeZoneTable], tables: [RuleTable], system: [Int], organisation: Int,
         agents: [String: AgentLayer], conditionSources: [JSONObject], catalogue: Catalogue
     ) {
@@ -48,6 +51,7 @@ package struct CompiledPolicy: Sendable {
         self.brokenAgents = brokenAgents
         self.tightenOnly = tightenOnly
         self.grantsAllowed = grantsAllowed
+        self.maxPending = maxPending
         self.roles = roles
         self.zones = zones
         self.tables = tables
@@ -121,6 +125,7 @@ package struct CompiledPolicy: Sendable {
         package let tierLocation: SourceLocation
         package let conditions: [Condition]
         package let rateLimit: RateLimit?
+        package let approval: ApprovalTerms?
 
         /// The calls of an agent that the rule's limit counts.
         package func window(of agent: String) -> RateWindow {
@@ -150,6 +155,8 @@ package struct CompiledPolicy: Sendable {
         /// Neither a lower layer nor a grant can.
         let locked: Bool
         let limited: Bool
+        /// Has terms for its questions.
+        let hasTerms: Bool
         let index: Int32
         let conditions: [CompiledCondition]
     }
@@ -161,6 +168,15 @@ package struct CompiledPolicy: Sendable {
         let tightening: [Int]
         let role: String?
         let mode: Mode?
+        let maxPending: Int64?
+    }
+
+    package static let usualMaxPending: Int64 = 100
+
+    /// Requests of the agent that may wait at once: its own document only tightens.
+    package func maxPending(ofAgent name: String) -> Int64 {
+        let most = maxPending ?? Self.usualMaxPending
+        return min(most, agents[name]?.maxPending ?? most)
     }
 
     /// The mode a call runs in: the one set for its session or agent, else the agent document's, else the role's.

@@ -27,6 +27,8 @@ package struct Decision: Sendable, Equatable {
     package var indeterminate = false
     /// Matching rules with a rate limit, as indices into `CompiledPolicy.rules`.
     package var limits: [Int32] = []
+    /// Matching rules that say how a question is answered, as indices into `CompiledPolicy.rules`.
+    package var terms: [Int32] = []
 
     mutating func tighten(_ tier: Tier?, _ layer: PolicyLayer, _ rule: Int32) {
         guard let tier, tier > self.tier else { return }
@@ -60,6 +62,7 @@ extension CompiledPolicy {
             var next = decision.tier > before.tier ? decision : before
             next.indeterminate = before.indeterminate || decision.indeterminate
             next.limits = before.limits + decision.limits.filter { !before.limits.contains($0) }
+            next.terms = before.terms + decision.terms.filter { !before.terms.contains($0) }
             strictest = next
         }
         return strictest ?? decide(facts, Variant(), layer)
@@ -117,6 +120,7 @@ extension CompiledPolicy {
         var settled = false
         var indeterminate = false
         var limits: [Int32] = []
+        var terms: [Int32] = []
 
         @inline(__always)
         mutating func add(_ candidate: CompiledRule) {
@@ -130,6 +134,7 @@ extension CompiledPolicy {
             }
             if candidate.locked, locked.map({ candidate.tier > $0 }) ?? true { locked = candidate.tier }
             if candidate.limited { limits.append(candidate.index) }
+            if candidate.hasTerms { terms.append(candidate.index) }
         }
 
         /// Both, the stricter standing.
@@ -141,6 +146,7 @@ extension CompiledPolicy {
             if let their = other.locked, locked.map({ their > $0 }) ?? true { locked = their }
             indeterminate = indeterminate || other.indeterminate
             if !other.limits.isEmpty { limits += other.limits }
+            if !other.terms.isEmpty { terms += other.terms }
         }
     }
 
@@ -240,6 +246,10 @@ extension CompiledPolicy {
         if !own.limits.isEmpty { decision.limits += own.limits }
         if !tightening.limits.isEmpty { decision.limits += tightening.limits }
         if !system.limits.isEmpty { decision.limits += system.limits }
+        decision.terms = organisation.terms
+        if !own.terms.isEmpty { decision.terms += own.terms }
+        if !tightening.terms.isEmpty { decision.terms += tightening.terms }
+        if !system.terms.isEmpty { decision.terms += system.terms }
         return decision
     }
 

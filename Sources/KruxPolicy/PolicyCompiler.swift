@@ -99,6 +99,7 @@ package struct PolicyCompiler {
             capabilities: catalogue.declarations.map { .init(name: $0.name.text, effect: $0.effect) },
             rules: records, warnings: warnings, brokenAgents: broken, tightenOnly: tightenOnly,
             grantsAllowed: chain.lazy.compactMap(\.grants).first?.value != PolicyDocument.Grants.none,
+            maxPending: chain.lazy.compactMap(\.maxPending).first?.value,
             roles: Dictionary(
                 chain.flatMap(\.roles).map { ($0.name, $0.mode) }, uniquingKeysWith: { topmost, _ in topmost }),
             zones: zones, tables: tables, system: system, organisation: organisationTable, agents: agents,
@@ -212,7 +213,8 @@ package struct PolicyCompiler {
         }
         let own = table([document], .agent, tightenOnly: false, defaults: nil, title: document.file, &errors)
         return CompiledPolicy.AgentLayer(
-            own: own, tightening: tightening, role: document.role?.value, mode: document.mode?.value)
+            own: own, tightening: tightening, role: document.role?.value, mode: document.mode?.value,
+            maxPending: document.maxPending?.value)
     }
 
     private mutating func covered(by pattern: CapabilityPattern) -> [Int] {
@@ -243,7 +245,8 @@ package struct PolicyCompiler {
                     .init(
                         layer: layer, document: document.name, pattern: rule.pattern.text, tier: rule.tier,
                         reason: rule.reason, locked: rule.locked, isDefault: false, location: rule.location,
-                        tierLocation: rule.tierLocation, conditions: rule.conditions, rateLimit: rule.rateLimit))
+                        tierLocation: rule.tierLocation, conditions: rule.conditions, rateLimit: rule.rateLimit,
+                        approval: rule.approval))
                 for capability in covered where !complete[capability] {
                     chains[capability].append(index)
                     if rule.conditions.isEmpty { complete[capability] = true }
@@ -257,7 +260,8 @@ package struct PolicyCompiler {
                     layer: layer,
                     document: owner ?? documents.first { $0.defaults?.location == defaults.location }?.name ?? "",
                     pattern: "defaults", tier: defaults.tier, reason: nil, locked: defaults.locked, isDefault: true,
-                    location: defaults.location, tierLocation: defaults.tierLocation, conditions: [], rateLimit: nil))
+                    location: defaults.location, tierLocation: defaults.tierLocation, conditions: [],
+                    rateLimit: nil, approval: nil))
             for capability in chains.indices where !complete[capability] { chains[capability].append(index) }
         }
         tables.append(
@@ -339,7 +343,8 @@ extension CompiledPolicy.RuleTable {
                 let rule = CompiledPolicy.CompiledRule(
                     tier: record.tier,
                     binds: record.locked || (!record.isDefault && (record.tier == .blocked || tightenOnly)),
-                    locked: record.locked, limited: record.rateLimit != nil, index: index, conditions: conditions)
+                    locked: record.locked, limited: record.rateLimit != nil, hasTerms: record.approval != nil,
+                    index: index, conditions: conditions)
                 compiled[index] = rule
                 rules.append(rule)
             }

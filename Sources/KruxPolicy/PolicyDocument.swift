@@ -15,6 +15,8 @@ package struct PolicyDocument: Sendable {
     package var agentOverrides: Located<AgentOverrides>?
     /// Whether a supervisor's grant may answer for this policy; nil when the document does not say.
     package var grants: Located<Grants>?
+    /// Requests of one agent that may wait at once; more are refused.
+    package var maxPending: Located<Int64>?
     /// Modes of roles.
     package var roles: [(name: String, mode: Mode, location: SourceLocation)] = []
     /// An agent's own role and mode, where the registry has none.
@@ -37,6 +39,8 @@ package struct PolicyDocument: Sendable {
         /// Where the tier's word stands.
         package var tierLocation: SourceLocation
     }
+
+    package static let largestMaxPending: Int64 = 100_000
 
     package enum Grants: String, Sendable, CaseIterable {
         case allowed, none
@@ -83,6 +87,7 @@ package struct Rule: Sendable {
     package var reason: String?
     package var locked: Bool
     package var rateLimit: RateLimit?
+    package var approval: ApprovalTerms?
     package var location: SourceLocation
     /// Where the tier's word stands.
     package var tierLocation: SourceLocation

@@ -29,16 +29,15 @@ package struct PolicyDocumentReader {
     }
 
     private static let topKeys = [
-        "name", "version", "description", "agent", "extends", "defaults", "agent_overrides", "grants", "roles", "role",
-        "mode", "rules", "overrides", "capabilities",
+        "name", "version", "description", "agent", "extends", "defaults", "agent_overrides", "grants", "max_pending",
+        "roles", "role", "mode", "rules", "overrides", "capabilities",
     ]
     /// Named so that they are refused with a reason, never ignored.
-    private static let futureTopKeys: Set<String> = ["notifiers", "sandbox", "approvers", "supervisors"]
-    private static let futureEntryKeys: Set<String> = [
-        "approvers", "quorum", "expires", "remind_after", "sandbox", "undo_for", "segments",
-    ]
-    private static let conditional = ["condition", "conditions", "tier", "reason", "locked", "rate_limit"]
-    private static let entry = ["tier", "reason", "locked", "rate_limit", "rules"]
+    private static let futureTopKeys: Set<String> = ["notifiers", "sandbox"]
+    private static let futureEntryKeys: Set<String> = ["sandbox", "undo_for", "segments"]
+    private static let terms = ["approvers", "quorum", "expires", "remind_after"]
+    private static let conditional = ["condition", "conditions", "tier", "reason", "locked", "rate_limit"] + terms
+    private static let entry = ["tier", "reason", "locked", "rate_limit", "rules"] + terms
 
     private mutating func document(_ root: YAMLNode) -> PolicyDocument? {
         guard case .mapping(let pairs) = root.content else {
@@ -79,6 +78,12 @@ package struct PolicyDocumentReader {
                 document.grants = nodes.choice(
                     value, "value of `grants`", PolicyDocument.Grants.allCases.map(\.rawValue)
                 ) { PolicyDocument.Grants(rawValue: $0) }.map { .init(value: $0, location: keyNode.location) }
+            case "max_pending":
+                document.maxPending = nodes.integer(
+                    value, key, 1...PolicyDocument.largestMaxPending,
+                    "a number of requests from 1 to \(PolicyDocument.largestMaxPending)",
+                    hint: "such as `max_pending: 20`"
+                ).map { .init(value: $0, location: keyNode.location) }
             case "roles": document.roles = roles(value)
             case "role": document.role = role(value).map { .init(value: $0, location: keyNode.location) }
             case "mode": document.mode = nodes.mode(value).map { .init(value: $0, location: keyNode.location) }
@@ -160,6 +165,25 @@ package struct PolicyDocumentReader {
         return RateLimit(max: max, windowSeconds: window, onExceed: onExceed)
     }
 
+    /// A name, `role:NAME`, or a list of them.
+    private mutating func approvers(_ node: YAMLNode) -> [String] {
+        let elements: [YAMLNode] = if case .sequence(let elements) = node.content { elements } else { [node] }
+        if elements.isEmpty { nodes.fail(node, "`approvers` names nobody", hint: "leave it out to ask anybody") }
+        var result: [String] = []
+        for element in elements {
+            guard let text = nodes.text(element, "approver") else { continue }
+            let name = text.hasPrefix("role:") ? String(text.dropFirst(5)) : text
+            if AgentName(name) == nil {
+                nodes.fail(
+                    element, "`\(text)` is no supervisor's name",
+                    hint: "write a name, or `role:NAME`; \(AgentName.rule)")
+            } else if !result.contains(where: { $0.utf8Equals(text) }) {
+                result.append(text)
+            }
+        }
+        return result
+    }
+
     private mutating func pattern(_ node: YAMLNode) -> CapabilityPattern? {
         guard let text = nodes.text(node, "capability") else { return nil }
         if let known = patterns[text] { return known }
@@ -215,7 +239,7 @@ package struct PolicyDocumentReader {
             } else {
                 for (key, _) in rest {
                     guard let text = nodes.word(key) else { continue }
-                    if text == "reason" || text == "locked" || text == "rate_limit" {
+                    if ["reason", "locked", "rate_limit"].contains(text) || Self.terms.contains(text) {
                         nodes.fail(
                             key, "`\(text)` belongs to a tier, and `\(pattern.text)` has only rules",
                             hint: "move it into the rules, or add a `tier`")
@@ -251,6 +275,8 @@ package struct PolicyDocumentReader {
         var reason: String?
         var locked = lockedByDefault
         var rateLimit: RateLimit?
+        var terms = ApprovalTerms()
+        var firstTerm: YAMLNode?
         var conditions: [Condition] = []
         var tierLocation = node.location
         for (keyNode, value) in pairs {
@@ -268,7 +294,37 @@ package struct PolicyDocumentReader {
             case "reason": reason = nodes.text(value, key)
             case "locked": locked = nodes.flag(value, key) ?? locked
             case "condition", "conditions": conditions += nodes.conditions(value, key)
+            case "approvers": terms.approvers = approvers(value)
+            case "quorum":
+                terms.quorum =
+                    nodes.integer(
+                        value, key, 1...ApprovalTerms.largestQuorum,
+                        "a number of people from 1 to \(ApprovalTerms.largestQuorum)", hint: "such as `quorum: 2`") ?? 1
+            case "expires":
+                terms.expiresSeconds = nodes.seconds(value, key, atMost: ApprovalTerms.longestSeconds)
+            case "remind_after":
+                terms.remindAfterSeconds = nodes.seconds(value, key, atMost: ApprovalTerms.longestSeconds)
             default: break
+            }
+            if Self.terms.contains(key), firstTerm == nil { firstTerm = keyNode }
+        }
+        if let firstTerm {
+            if let tierValue, tierValue != .approvalRequired, rateLimit?.onExceed != .approvalRequired {
+                nodes.fail(
+                    firstTerm,
+                    "`\(nodes.word(firstTerm) ?? "")` says how a question is answered, and this rule asks none",
+                    hint: "set `tier: approval_required`")
+            }
+            let names = terms.approvers.filter { !$0.hasPrefix("role:") }
+            if !names.isEmpty, names.count == terms.approvers.count, terms.quorum > Int64(names.count) {
+                nodes.fail(
+                    firstTerm, "`quorum: \(terms.quorum)` asks more people than `approvers` names",
+                    hint: "name more, or lower the quorum")
+            }
+            if let remind = terms.remindAfterSeconds, let expires = terms.expiresSeconds, remind >= expires {
+                nodes.fail(
+                    firstTerm, "nobody is reminded before the request expires",
+                    hint: "make `remind_after` shorter than `expires`")
             }
         }
         guard let tierValue else {
@@ -277,7 +333,8 @@ package struct PolicyDocumentReader {
         }
         return Rule(
             pattern: pattern, tier: tierValue, conditions: conditions, reason: reason, locked: locked,
-            rateLimit: rateLimit, location: location ?? node.location, tierLocation: tierLocation)
+            rateLimit: rateLimit, approval: firstTerm == nil ? nil : terms, location: location ?? node.location,
+            tierLocation: tierLocation)
     }
 }
 

@@ -37,16 +37,8 @@ package enum OwnerProcess {
         posix_spawn_file_actions_adddup2(&actions, toChild[0], STDIN_FILENO)
         posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0)
         posix_spawn_file_actions_adddup2(&actions, fromChild[1], STDERR_FILENO)
-        // A thread of ours may block signals or ignore SIGPIPE; the program begins like one from a shell.
-        var none = sigset_t()
-        var all = sigset_t()
-        sigemptyset(&none)
-        sigfillset(&all)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setsigdefault(&attributes, &all)
         posix_spawnattr_setpgroup(&attributes, 0)
-        posix_spawnattr_setflags(
-            &attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
+        resetSignals(&attributes, and: POSIX_SPAWN_SETPGROUP)
         var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
         defer { for argument in argv { free(argument) } }
         var pid: pid_t = 0
@@ -62,6 +54,44 @@ package enum OwnerProcess {
         return try converse(
             pid, name: name, input: Array(input.utf8), to: toChild[1], from: fromChild[0],
             deadline: .now() + .seconds(timeoutSeconds), timeoutSeconds: timeoutSeconds)
+    }
+
+    /// A thread of ours may block signals or ignore SIGPIPE; the program begins like one from a shell.
+    private static func resetSignals(_ attributes: inout posix_spawnattr_t, and flags: Int32) {
+        var none = sigset_t()
+        var all = sigset_t()
+        sigemptyset(&none)
+        sigfillset(&all)
+        posix_spawnattr_setsigmask(&attributes, &none)
+        posix_spawnattr_setsigdefault(&attributes, &all)
+        posix_spawnattr_setflags(&attributes, Int16(flags | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
+    }
+
+    /// Runs a program at the terminal, in the foreground, and returns its exit code; such as the owner's editor.
+    /// - Throws: `SandboxError` when it cannot start.
+    package static func runAtTerminal(_ arguments: [String]) throws(SandboxError) -> Int32 {
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        resetSignals(&attributes, and: 0)
+        var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
+        defer { for argument in argv { free(argument) } }
+        let name = arguments.first ?? ""
+        var pid: pid_t = 0
+        // Control-C is for the program.
+        let interrupt = signal(SIGINT, SIG_IGN)
+        let quit = signal(SIGQUIT, SIG_IGN)
+        defer {
+            signal(SIGINT, interrupt)
+            signal(SIGQUIT, quit)
+        }
+        let failure = posix_spawnp(&pid, name, nil, &attributes, &argv, environ)
+        guard failure == 0 else {
+            throw SandboxError(.commandNotFound, "`\(name)` cannot be started: \(String(cString: strerror(failure)))")
+        }
+        var status: Int32 = 0
+        while waitpid(pid, &status, 0) < 0, errno == EINTR {}
+        return status & 0x7F == 0 ? (status >> 8) & 0xFF : 128 + (status & 0x7F)
     }
 
     /// Feeds and listens until the program itself has ended; what it left behind may keep its descriptors.

@@ -52,7 +52,7 @@ struct EngineFixture {
     }
 
     func decide(_ id: String, approve: Bool, run: Bool = true) async throws {
-        _ = try engine.decideApproval(id, approve: approve, by: .supervisor("owner"), reason: "because")
+        _ = try engine.decideApproval(id, .init(approve: approve, reason: "because"), by: .supervisor("owner"))
         if approve, run { await engine.runApproved(id) }
     }
 
@@ -120,7 +120,7 @@ struct EngineFixture {
             await fixture.engine.runApproved(id)
             #expect(FileManager.default.fileExists(atPath: fixture.folder + "/a"), "it ran a second time")
             #expect(throws: StructuredError.self) {
-                try fixture.engine.decideApproval(id, approve: true, by: .supervisor("second"), reason: nil)
+                try fixture.engine.decideApproval(id, .init(approve: true), by: .supervisor("second"))
             }
             let rows = try fixture.rows { $0.request = id }.map { $0.text("outcome") ?? "intent" }
             #expect(rows == ["pending", "approved", "intent", "succeeded"])
@@ -201,7 +201,7 @@ struct EngineFixture {
             #expect(throws: StructuredError.self) { try fixture.engine.cancelApproval(id, by: other) }
             let name = try #require(AgentName("tester"))
             #expect(throws: StructuredError.self) {
-                try fixture.engine.decideApproval(id, approve: true, by: .agent(name), reason: nil)
+                try fixture.engine.decideApproval(id, .init(approve: true), by: .agent(name))
             }
             #expect(try fixture.request(id).state == .pending)
         }

@@ -164,7 +164,7 @@ struct PolicyHome {
                 let id = try #require(reply.pendingRequest)
                 guard case .failed(let error) = reply else { return }
                 #expect(error.retryAfter == 3600)
-                _ = try engine.decideApproval(id, approve: true, by: .supervisor("owner"), reason: nil)
+                _ = try engine.decideApproval(id, .init(approve: true), by: .supervisor("owner"))
                 await engine.runApproved(id)
                 let caller = try engine.caller(agentNamed: "tester", via: "test")
                 let ended = try await engine.approval(id, of: caller, waitSeconds: 0)
@@ -548,7 +548,7 @@ struct PolicyHome {
                         engine, "process.run",
                         ["command": .string(words[0]), "args": .strings(Array(words.dropFirst()))])
                     let id = try #require(reply.pendingRequest)
-                    _ = try engine.decideApproval(id, approve: approve, by: .supervisor("owner"), reason: nil)
+                    _ = try engine.decideApproval(id, .init(approve: approve), by: .supervisor("owner"))
                 }
                 for target in ["all", "test", "docs"] { try await ask(["make", "-C", "src", target], approve: true) }
                 for branch in ["a", "b", "c"] { try await ask(["git", "push", "origin", branch], approve: true) }

@@ -63,7 +63,31 @@ import Testing
             "capabilities:\n  process.run:\n    rules: [{ condition: { command_prefx: ls }, tier: notify }]",
             "active.yaml:3:28: unknown key `command_prefx`; did you mean `command_prefix`?"
         ),
-        ("capabilities:\n  email.send: { tier: notify, quorum: 2 }", "active.yaml:2:31: `quorum` is not supported"),
+        (
+            "capabilities:\n  email.send: { tier: notify, quorum: 2 }",
+            "active.yaml:2:31: `quorum` says how a question is answered, and this rule asks none"
+        ),
+        (
+            "capabilities:\n  email.send: { tier: approval_required, approvers: [a], quorum: 2 }",
+            "active.yaml:2:42: `quorum: 2` asks more people than `approvers` names"
+        ),
+        (
+            "capabilities:\n  email.send: { tier: approval_required, approvers: [] }",
+            "active.yaml:2:53: `approvers` names nobody"
+        ),
+        (
+            "capabilities:\n  email.send: { tier: approval_required, approvers: \"role:A B\" }",
+            "active.yaml:2:53: `role:A B` is no supervisor's name"
+        ),
+        (
+            "capabilities:\n  email.send: { tier: approval_required, quorum: 0 }",
+            "active.yaml:2:50: `quorum` needs a number of people"
+        ),
+        (
+            "capabilities:\n  email.send: { tier: approval_required, expires: 1h, remind_after: 1h }",
+            "active.yaml:2:42: nobody is reminded before the request expires"
+        ),
+        ("max_pending: 0", "active.yaml:1:14: `max_pending` needs a number of requests"),
         ("agent: x\ndefaults: { tier: notify }", "active.yaml:1:1: `agent` belongs to an agent's own file"),
         ("mode: ask", "active.yaml:1:1: `mode` belongs to an agent's own file"),
         (

@@ -39,4 +39,9 @@ package struct FilesystemAppend: Capability {
         guard fstat(descriptor, &status) == 0 else { throw FileFailure.error(errno, path.absolute) }
         return Output(path: path.absolute, bytes: input.content.bytes.count, size: Int64(status.st_size))
     }
+
+    package func preview(_ input: Input, _ context: CallContext) throws(StructuredError) -> Preview {
+        try context.workspace.preview(
+            writing: input.content.bytes, to: try context.workspace.place(input.path), appending: true)
+    }
 }

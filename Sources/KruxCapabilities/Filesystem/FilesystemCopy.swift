@@ -87,4 +87,17 @@ package struct FilesystemCopy: Capability {
         }
         return output
     }
+
+    package func binding(_ input: Input, _ context: CallContext) throws(StructuredError) -> JSONObject {
+        let workspace = context.workspace
+        return try workspace.binding([try workspace.place(input.source), try workspace.place(input.destination)])
+    }
+
+    package func preview(_ input: Input, _ context: CallContext) throws(StructuredError) -> Preview {
+        let destination = try context.workspace.place(input.destination)
+        let replaced = input.overwrite ? try context.workspace.status(destination) : nil
+        return try context.workspace.preview(
+            "Copies", try context.workspace.place(input.source),
+            suffix: " to \(destination.absolute)" + (replaced == nil ? "" : ", replacing what is there"))
+    }
 }

@@ -50,4 +50,15 @@ package struct FilesystemDelete: Capability {
         let id = try Trash(workspace: context.workspace).take(path, at: context.clock.now())
         return Output(path: path.absolute, kind: kind, trashID: id)
     }
+
+    /// What is deleted is what was looked at.
+    package func binding(_ input: Input, _ context: CallContext) throws(StructuredError) -> JSONObject {
+        try context.workspace.binding([try context.workspace.place(input.path)])
+    }
+
+    package func preview(_ input: Input, _ context: CallContext) throws(StructuredError) -> Preview {
+        try context.workspace.preview(
+            "Moves to the trash", try context.workspace.place(input.path), suffix: "; filesystem.restore brings it back"
+        )
+    }
 }

@@ -78,4 +78,13 @@ package struct FilesystemWrite: Capability {
             path: path.absolute, bytes: input.content.bytes.count, created: created,
             sha256: sha256(input.content.bytes).hex)
     }
+
+    /// A file that somebody has changed since is not the one whose change was approved.
+    package func binding(_ input: Input, _ context: CallContext) throws(StructuredError) -> JSONObject {
+        try context.workspace.binding([try context.workspace.place(input.path)])
+    }
+
+    package func preview(_ input: Input, _ context: CallContext) throws(StructuredError) -> Preview {
+        try context.workspace.preview(writing: input.content.bytes, to: try context.workspace.place(input.path))
+    }
 }

@@ -177,4 +177,13 @@ package struct ProcessRun: Capability {
         }
         return ["directory": .string(input.directory), "files": .object(files)]
     }
+
+    package func preview(_ input: Input, _ context: CallContext) throws(StructuredError) -> Preview {
+        var effect = input.shell ? "Gives a line to /bin/sh" : "Runs \(input.command)"
+        effect += " in \(input.directory)"
+        if !input.environment.isEmpty {
+            effect += " with " + input.environment.keys.sorted().joined(separator: ", ") + " set"
+        }
+        return Preview(effect + ", confined to the workspace and without network, for at most \(input.timeout) s")
+    }
 }
