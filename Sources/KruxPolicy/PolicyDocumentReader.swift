@@ -173,10 +173,10 @@ package struct PolicyDocumentReader {
         for element in elements {
             guard let text = nodes.text(element, "approver") else { continue }
             let name = text.hasPrefix("role:") ? String(text.dropFirst(5)) : text
-            if AgentName(name) == nil {
+            if !SupervisorName.isValid(name) {
                 nodes.fail(
                     element, "`\(text)` is no supervisor's name",
-                    hint: "write a name, or `role:NAME`; \(AgentName.rule)")
+                    hint: "write a name, or `role:NAME`; \(SupervisorName.rule)")
             } else if !result.contains(where: { $0.utf8Equals(text) }) {
                 result.append(text)
             }
