@@ -75,6 +75,8 @@ let package = Package(
         .target(name: "CSQLite"),
         // The launcher that confines a process, in C because it runs between fork and exec.
         .target(name: "CSandbox"),
+        // How wide a character is.
+        .target(name: "CTerminal"),
 
         // Data compiled in.
         room("KruxMigrations", path: "migrations", resources: [.embedInCode("sql")]),
@@ -107,6 +109,8 @@ let package = Package(
                 "KruxSandbox", "KruxCapabilities", "KruxOutbound", "KruxPolicies", log,
             ]),
         room("KruxMCP", ["KruxCore"]),
+        // A full-screen terminal: raw mode, keys, the width of text.
+        room("KruxTerminal", ["CTerminal"]),
         room(
             "KruxGateway",
             [
@@ -117,7 +121,8 @@ let package = Package(
             "KruxCLI",
             [
                 "KruxCore", "KruxCrypto", "KruxPolicy", "KruxStore", "KruxAudit", "KruxRegistry", "KruxApprovals",
-                "KruxSandbox", "KruxCapabilities", "KruxPolicies", "KruxEngine", "KruxMCP", "KruxGateway", arguments,
+                "KruxSandbox", "KruxCapabilities", "KruxPolicies", "KruxEngine", "KruxMCP", "KruxGateway",
+                "KruxTerminal", arguments,
                 log,
             ]),
         .executableTarget(name: "kruxos", dependencies: ["KruxCLI"], swiftSettings: swiftSettings),

@@ -165,14 +165,18 @@ extension ApproveCommand {
     /// Answers each; one that cannot be answered does not keep the others from it.
     static func decide(_ ids: [String], _ answer: Engine.Answer, _ common: CommonOptions) async throws {
         try await each(ids, common) { client, id in
-            var parameters: JSONObject = [
-                "id": .string(id), "approve": .bool(answer.approve), "reason": .optional(answer.reason),
-            ]
-            if let arguments = answer.arguments { parameters["arguments"] = .object(arguments) }
-            if let segments = answer.segments { parameters["segments"] = .array(segments.map { .int(Int64($0)) }) }
-            let result = try await client.run(.approvalDecide, signed(parameters))
+            let result = try await client.run(.approvalDecide, parameters(id, answer))
             return (result, "\(id) \(word(result))")
         }
+    }
+
+    static func parameters(_ id: String, _ answer: Engine.Answer) -> JSONObject {
+        var parameters: JSONObject = [
+            "id": .string(id), "approve": .bool(answer.approve), "reason": .optional(answer.reason),
+        ]
+        if let arguments = answer.arguments { parameters["arguments"] = .object(arguments) }
+        if let segments = answer.segments { parameters["segments"] = .array(segments.map { .int(Int64($0)) }) }
+        return signed(parameters)
     }
 
     /// Does something with each; one that fails does not keep the others from it.

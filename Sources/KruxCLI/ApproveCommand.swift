@@ -10,7 +10,7 @@ import KruxEngine
 struct ApproveCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "approve", abstract: "See and answer requests for approval.",
-        subcommands: [List.self, Show.self, Accept.self, Reject.self, Retry.self])
+        subcommands: [List.self, Show.self, Accept.self, Reject.self, Retry.self, Watch.self])
 
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List requests that wait for an answer.")

@@ -50,23 +50,29 @@ struct GrantTerms: ParsableArguments {
     }
 
     static func show(_ proposal: Engine.GrantProposal, for id: String) {
-        Console.print("\(id) would be granted from now on:")
-        Console.print("  \(proposal.agent) may call \(proposal.capability) with \(Console.visible(proposal.text))")
+        for line in lines(proposal, for: id) { Console.print(line) }
+    }
+
+    /// What a person sees before they grant.
+    static func lines(_ proposal: Engine.GrantProposal, for id: String) -> [String] {
+        var lines = [
+            "\(id) would be granted from now on:",
+            "  \(proposal.agent) may call \(proposal.capability) with \(Console.visible(proposal.text))",
+        ]
         if proposal.calls == 0 {
-            Console.print("In the last 30 days it would have answered no call.")
+            lines.append("In the last 30 days it would have answered no call.")
         } else {
-            Console.print(
-                "In the last 30 days it would have answered \(proposal.calls) \(proposal.calls == 1 ? "call" : "calls"):"
-            )
+            let calls = proposal.calls == 1 ? "1 call" : "\(proposal.calls) calls"
+            lines.append("In the last 30 days it would have answered \(calls):")
             for match in proposal.matched.prefix(10) {
-                Console.print("  \(match.count) × \(Console.visible(match.summary)) (\(match.tier))")
+                lines.append("  \(match.count) × \(Console.visible(match.summary)) (\(match.tier))")
             }
-            if proposal.matched.count > 10 { Console.print("  and \(proposal.matched.count - 10) others") }
+            if proposal.matched.count > 10 { lines.append("  and \(proposal.matched.count - 10) others") }
         }
         if proposal.untold > 0 {
-            Console.print("Of \(proposal.untold) more calls the record does not show enough to tell.")
+            lines.append("Of \(proposal.untold) more calls the record does not show enough to tell.")
         }
-        for warning in proposal.warnings { Console.print("Note: \(Console.visible(warning))") }
+        return lines + proposal.warnings.map { "Note: \(Console.visible($0))" }
     }
 }
 

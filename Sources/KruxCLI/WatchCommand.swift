@@ -26,7 +26,11 @@ struct WatchCommand: AsyncParsableCommand {
                 continue
             }
             let time = event["time"]?.string.flatMap(Timestamp.init(parsing:))?.short ?? "-"
-            let request = event["request_id"]?.string.map { "waits for approval as \($0)  " } ?? ""
+            let words = ["approval": "waits for approval as ", "reminder": "still waits for approval as "]
+            let request =
+                words[event["kind"]?.string ?? ""].flatMap { word in
+                    event["request_id"]?.string.map { "\(word)\($0)  " }
+                } ?? ""
             let parts = [time, event["agent"]?.string ?? "-", event["capability"]?.string ?? "-"]
             Console.print(
                 Console.visible(parts.joined(separator: "  ") + "  " + request + (event["summary"]?.string ?? "")))
