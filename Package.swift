@@ -152,7 +152,8 @@ let package = Package(
         tests(
             "KruxEngineTests",
             [
-                "KruxCore", "KruxPolicy", "KruxRegistry", "KruxAudit", "KruxStore", "KruxApprovals", "KruxCapabilities",
+                "KruxCore", "KruxCrypto", "KruxPolicy", "KruxRegistry", "KruxAudit", "KruxStore", "KruxApprovals",
+                "KruxCapabilities",
                 "KruxEngine", "KruxTestSupport", log,
             ]),
         tests("EndToEndTests", ["KruxCore", "KruxTestSupport", "kruxos"]),

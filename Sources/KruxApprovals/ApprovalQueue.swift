@@ -37,6 +37,8 @@ package struct ApprovalRequest: Sendable {
     package let retryOf: String?
     /// As the agent gave them, where a supervisor has changed them.
     package let original: JSONObject?
+    /// Of agent, capability, arguments and what they are bound to: what a person who answers has looked at.
+    package let bindingDigest: [UInt8]
 }
 
 /// One person's consent.
@@ -50,7 +52,7 @@ package struct ApprovalVote: Sendable {
 /// The requests' table. Every change is one transition, in the caller's transaction beside its row of the record.
 package enum ApprovalQueue {
     private static let columns =
-        "number, id, state, agent, session, capability, arguments, binding, decision, requested_at, decided_at, decided_by, decision_reason, intent, finished_at, result, purpose, shown, terms, kin, expires_at, remind_at, retry_of, original"
+        "number, id, state, agent, session, capability, arguments, binding, decision, requested_at, decided_at, decided_by, decision_reason, intent, finished_at, result, purpose, shown, terms, kin, expires_at, remind_at, retry_of, original, binding_digest"
 
     private static func request(_ row: SQLRow) throws -> ApprovalRequest {
         func object(_ text: String) throws -> JSONObject {
@@ -79,7 +81,7 @@ package enum ApprovalQueue {
             shown: try object(row.text(17)), terms: try terms(row.text(18)), kin: row.text(19),
             expiresAt: row.optionalInt(20).map(Timestamp.init(microseconds:)),
             remindAt: row.optionalInt(21).map(Timestamp.init(microseconds:)), retryOf: row.optionalText(22),
-            original: try row.optionalText(23).map(object))
+            original: try row.optionalText(23).map(object), bindingDigest: row.blob(24))
     }
 
     package static func find(_ tx: any ReadTx, _ id: String) throws -> ApprovalRequest? {
@@ -285,15 +287,17 @@ package enum ApprovalQueue {
     /// Other arguments than the agent's. Consent to the old ones does not count for them.
     package static func edit(
         _ tx: WriteTx, _ id: String, arguments: JSONObject, binding: JSONObject, bindingDigest: [UInt8],
-        decision: JSONObject, shown: JSONObject
+        decision: JSONObject, shown: JSONObject, terms: [ApprovalTerms], kin: String
     ) throws {
         let request = try require(tx, id)
         guard request.state == .pending else { throw conflict(request) }
         try tx.execute(
-            "UPDATE approvals SET arguments = ?, binding = ?, binding_digest = ?, decision = ?, shown = ?, original = coalesce(original, ?) WHERE id = ?",
+            "UPDATE approvals SET arguments = ?, binding = ?, binding_digest = ?, decision = ?, shown = ?, terms = ?, kin = ?, original = coalesce(original, ?) WHERE id = ?",
             [
                 .text(arguments.canonicalText), .text(binding.canonicalText), .blob(bindingDigest),
-                .text(decision.canonicalText), .text(shown.canonicalText), .text(request.arguments.canonicalText),
+                .text(decision.canonicalText), .text(shown.canonicalText),
+                .text(JSONValue.array(terms.map { .object($0.json) }).canonicalText), .text(kin),
+                .text(request.arguments.canonicalText),
                 .text(id),
             ])
         try tx.execute("DELETE FROM approval_votes WHERE request = ?", [.text(id)])

@@ -113,9 +113,16 @@ package enum GrantTable {
     }
 
     /// It has answered once more.
+    /// - Throws: `StructuredError` `.conflict` when it may not: it was revoked, or used up, since it was asked.
     package static func use(_ tx: WriteTx, _ id: String, now: Timestamp) throws {
-        try tx.execute(
-            "UPDATE grants SET used = used + 1, last_used_at = ? WHERE id = ?", [.int(now.microseconds), .text(id)])
+        let used = try tx.execute(
+            "UPDATE grants SET used = used + 1, last_used_at = ? WHERE id = ? AND ended_at IS NULL AND (uses IS NULL OR used < uses)",
+            [.int(now.microseconds), .text(id)])
+        guard used == 1 else {
+            throw StructuredError(
+                .conflict, "the grant \(id), which answered for this call, was revoked or used up meanwhile",
+                recovery: ["Call again; it may be asked then."], retryable: true)
+        }
     }
 
     package static func end(_ tx: WriteTx, _ id: String, by principal: String, now: Timestamp) throws {

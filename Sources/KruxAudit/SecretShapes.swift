@@ -147,14 +147,17 @@ enum SecretShapes {
         private func assigned(_ start: Int) -> Range<Int>? {
             guard wordEnd - start <= 64, wordEnd < bytes.count, wordEnd > start else { return nil }
             let sign = bytes[wordEnd]
-            guard sign == 61 || sign == 58,
+            // `--token VALUE` of a command line.
+            let isOption = sign == 32 && bytes[start] == 45
+            guard sign == 61 || sign == 58 || isOption,
                 Redactor.isSecretLike(String(decoding: bytes[start..<wordEnd], as: UTF8.self))
             else { return nil }
             var from = wordEnd + 1
             while from < bytes.count, from < wordEnd + 3, [32, 34, 39].contains(bytes[from]) { from += 1 }
             let end = run(from: from) { $0 > 32 && ![34, 39, 38, 59, 44].contains($0) }
+            if isOption, from < bytes.count, bytes[from] == 45 { return nil }
             let isValue =
-                sign == 61
+                sign == 61 || isOption
                 ? end - from >= 4
                 : end - from >= 12 && bytes[from..<end].contains(where: { (48...57).contains($0) })
             return isValue ? from..<end : nil

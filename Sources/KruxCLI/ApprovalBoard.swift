@@ -2,6 +2,7 @@ import KruxApprovals
 import KruxAudit
 import KruxCapabilities
 import KruxCore
+import KruxCrypto
 import KruxEngine
 import KruxTerminal
 
@@ -68,6 +69,9 @@ struct ApprovalBoard {
     }
 
     private static let settlingMicroseconds: Int64 = 700_000
+
+    /// What is shown of a request, for the answer to be to that and nothing else.
+    func seen(_ id: String) -> String? { all.first { $0.id == id }?.bindingDigest.hex }
 
     mutating func say(_ text: String) { message = text }
 

@@ -5,6 +5,7 @@ import KruxAudit
 import KruxCapabilities
 import KruxCore
 import KruxEngine
+import KruxPolicy
 import KruxStore
 import KruxSandbox
 
@@ -18,7 +19,8 @@ struct RequestSelection: ParsableArguments {
     @Flag(help: "Do not ask.") var yes = false
 
     func validate() throws {
-        if all == !ids.isEmpty { throw ValidationError("name requests, or --all") }
+        if all, !ids.isEmpty { throw ValidationError("name requests or give --all, not both") }
+        if !all, ids.isEmpty { throw ValidationError("name requests, or --all") }
         if all, like { throw ValidationError("--all has no use for --like") }
     }
 
@@ -26,7 +28,7 @@ struct RequestSelection: ParsableArguments {
     func resolve(_ common: CommonOptions, _ verb: String) throws -> [String] {
         if !all, !like { return ids }
         let pending = try common.openForReading().read { try ApprovalQueue.list($0, state: .pending, limit: 100_000) }
-        let kin = Set(pending.filter { ids.contains($0.id) }.map(\.kin))
+        let kin = Set(pending.filter { ids.contains($0.id) && !$0.kin.isEmpty }.map(\.kin))
         let found = pending.filter { request in
             ids.contains(request.id)
                 || (all || kin.contains(request.kin)) && agent.map { $0.utf8Equals(request.agent) } ?? true
@@ -80,6 +82,9 @@ extension ApproveCommand {
             }
             if edit, segments != nil { throw ValidationError("give --edit or --segments") }
             if terms.isGiven, !always { throw ValidationError("a grant's terms need --always") }
+            if always, edit || segments != nil {
+                throw ValidationError("--always grants what the agent asked; answer the change first")
+            }
             if always, selection.all { throw ValidationError("--always grants what one request asked: name it") }
         }
 
@@ -91,6 +96,7 @@ extension ApproveCommand {
                 changed = try ArgumentsEditor.edit(id, common)
                 if changed == nil { return Console.print("Nothing was changed, so \(id) was not answered.") }
             }
+            if !selection.yes { try Self.askOfChanges(ids, places, common) }
             // What it would answer is seen before anything is done.
             var proposals: [(id: String, proposal: Engine.GrantProposal)] = []
             if always {
@@ -102,11 +108,33 @@ extension ApproveCommand {
                 }
             }
             let answer = Engine.Answer(approve: true, reason: reason, arguments: changed, segments: places)
-            try await ApproveCommand.decide(ids, answer, common)
-            for (id, proposal) in proposals {
-                let grant = try await OperatorClient(home: try common.resolveHome()).run(
-                    .grantCreate, try terms.parameters(id, proposal, reason: reason, agent: selection.agent))
-                if common.json { Console.print(.object(grant)) } else { Console.print(GrantsCommand.line(grant)) }
+            let (terms, agent, reason) = (terms, selection.agent, reason)
+            try await ApproveCommand.decide(ids, answer, common) { client, id in
+                guard let (_, proposal) = proposals.first(where: { $0.id == id }) else { return nil }
+                return try await client.run(
+                    .grantCreate, try terms.parameters(id, proposal, reason: reason, agent: agent))
+            }
+        }
+
+        /// What runs is not what the agent asked for: the person has seen it, or is shown it.
+        private static func askOfChanges(_ ids: [String], _ places: [Int]?, _ common: CommonOptions) throws {
+            for id in ids {
+                let request = try common.openForReading().read { try ApprovalQueue.find($0, id) }
+                guard let request, request.state == .pending, request.original != nil || places != nil else { continue }
+                if !common.json {
+                    Console.print(ApproveCommand.detail(request, try ApproveCommand.redactor(common)))
+                    if let places, let text = request.arguments["command"]?.string,
+                        let segments = ShellText.parse(text),
+                        let rest = ShellText.text(
+                            text, failing: Set(segments.indices).subtracting(places.map { $0 - 1 }))
+                    {
+                        Console.print("It would run: \(Console.visible(rest))")
+                    }
+                }
+                guard Console.isTerminal else {
+                    throw ValidationError("\(id) is changed, and nobody can be asked here; add --yes")
+                }
+                guard Console.ask("Approve it so?") else { throw KruxExit.failed }
             }
         }
 
@@ -163,10 +191,19 @@ extension ApproveCommand {
     }
 
     /// Answers each; one that cannot be answered does not keep the others from it.
-    static func decide(_ ids: [String], _ answer: Engine.Answer, _ common: CommonOptions) async throws {
+    /// - Parameter then: what follows an answer, such as a grant; told beside it.
+    static func decide(
+        _ ids: [String], _ answer: Engine.Answer, _ common: CommonOptions,
+        then: (OperatorClient, String) async throws -> JSONObject? = { _, _ in nil }
+    ) async throws {
         try await each(ids, common) { client, id in
-            let result = try await client.run(.approvalDecide, parameters(id, answer))
-            return (result, "\(id) \(word(result))")
+            var result = try await client.run(.approvalDecide, parameters(id, answer))
+            var words = "\(id) \(word(result))"
+            if let grant = try await then(client, id) {
+                result["grant"] = .object(grant)
+                words += "\n" + GrantsCommand.line(grant)
+            }
+            return (result, words)
         }
     }
 
@@ -175,6 +212,7 @@ extension ApproveCommand {
             "id": .string(id), "approve": .bool(answer.approve), "reason": .optional(answer.reason),
         ]
         if let arguments = answer.arguments { parameters["arguments"] = .object(arguments) }
+        if let seen = answer.seen { parameters["seen"] = .string(seen) }
         if let segments = answer.segments { parameters["segments"] = .array(segments.map { .int(Int64($0)) }) }
         return signed(parameters)
     }
@@ -242,7 +280,11 @@ enum ArgumentsEditor {
             throw StructuredError(
                 .conflict, "the editor ended with \(code), so \(id) was not answered", recovery: ["Try again."])
         }
-        let after = try String(contentsOfFile: file, encoding: .utf8)
+        guard let data = FileManager.default.contents(atPath: file), let after = String(data: data, encoding: .utf8)
+        else {
+            throw StructuredError(
+                .conflict, "the editor left no text, so \(id) was not answered", recovery: ["Try again."])
+        }
         if after == before {
             try FileManager.default.removeItem(atPath: folder)
             return nil

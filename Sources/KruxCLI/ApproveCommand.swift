@@ -106,8 +106,9 @@ struct ApproveCommand: AsyncParsableCommand {
             let text: String
             switch value {
             case .string(let string): text = Console.visible(string)
-            case .array(let elements): text = "[" + elements.map(\.canonicalText).joined(separator: ", ") + "]"
-            default: text = value.canonicalText
+            case .array(let elements):
+                text = Console.visible("[" + elements.map(\.canonicalText).joined(separator: ", ") + "]")
+            default: text = Console.visible(value.canonicalText)
             }
             let name = property.name + ":"
             lines.append("  " + name + String(repeating: " ", count: max(1, width - name.count)) + text)

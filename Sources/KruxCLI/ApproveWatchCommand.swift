@@ -154,7 +154,7 @@ private final class ApprovalScreen {
             case .suspend:
                 terminal.suspend()
             case .redraw: terminal.forget()
-            case .approve(let id): try await answer(id, .init(approve: true))
+            case .approve(let id): try await answer(id, .init(approve: true, seen: board.seen(id)))
             case .reject(let id, let reason): try await answer(id, .init(approve: false, reason: reason))
             case .edit(let id):
                 let changed = try terminal.outside { try ArgumentsEditor.edit(id, common) }
@@ -166,7 +166,7 @@ private final class ApprovalScreen {
             case .propose(let id): board.offer(id, GrantTerms.lines(try propose(id), for: id))
             case .grant(let id, let lasting):
                 let proposal = try propose(id)
-                try await answer(id, .init(approve: true))
+                try await answer(id, .init(approve: true, seen: board.seen(id)))
                 let grant = try await OperatorClient(home: home).run(
                     .grantCreate,
                     ApproveCommand.signed([

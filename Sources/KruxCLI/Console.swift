@@ -23,7 +23,21 @@ enum Console {
         print(lines.map { $0.count > width ? $0.prefix(width - 1) + "…" : String($0) }.joined(separator: "\n"))
     }
 
-    static func print(_ json: JSONValue) { print(json.prettyText()) }
+    /// JSON means the same with its characters escaped.
+    static func print(_ json: JSONValue) {
+        var result = ""
+        for scalar in json.prettyText().unicodeScalars {
+            if scalar != "\n", isHidden(scalar) {
+                for unit in String(scalar).utf16 {
+                    let digits = String(unit, radix: 16)
+                    result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+                }
+            } else {
+                result.unicodeScalars.append(scalar)
+            }
+        }
+        print(result)
+    }
 
     private static func write(_ text: String, to descriptor: Int32) {
         var bytes = Array(text.utf8)[...]
@@ -48,12 +62,22 @@ enum Console {
         var result = ""
         for scalar in text.unicodeScalars {
             switch scalar.value {
-            case 0..<0x20, 0x7F..<0xA0, 0x200E, 0x200F, 0x202A...0x202E, 0x2066...0x2069:
+            case _ where isHidden(scalar):
                 result += "\\u{\(String(scalar.value, radix: 16))}"
             default: result.unicodeScalars.append(scalar)
             }
         }
         return result
+    }
+
+    /// What a terminal acts on, or shows as nothing or in another order.
+    private static func isHidden(_ scalar: UnicodeScalar) -> Bool {
+        switch scalar.value {
+        case 0..<0x20, 0x7F..<0xA0, 0xAD, 0x61C, 0x115F, 0x1160, 0x180E, 0x200B...0x200F, 0x2028...0x202E,
+            0x2060...0x206F, 0x3164, 0xFEFF, 0xFFA0, 0xE0000...0xE007F:
+            true
+        default: false
+        }
     }
 
     static func report(_ error: StructuredError) {

@@ -4,6 +4,7 @@ import KruxApprovals
 import KruxAudit
 import KruxCore
 import KruxEngine
+import KruxPolicy
 import KruxStore
 
 /// How long a grant lasts and what it answers for.
@@ -155,11 +156,7 @@ struct GrantsCommand: AsyncParsableCommand {
 
     static func text(_ value: JSONValue?) -> String { value?.string ?? "-" }
 
-    static func conditions(_ grant: JSONObject) -> String {
-        (grant["conditions"]?.array ?? []).compactMap { $0.object?.members.first }.map { member in
-            "\(member.key): \(member.value.string ?? member.value.canonicalText)"
-        }.joined(separator: ", ")
-    }
+    static func conditions(_ grant: JSONObject) -> String { GrantPattern.text(grant["conditions"] ?? []) }
 
     static func lasts(_ grant: JSONObject) -> String {
         if grant["state"]?.string != "live" { return text(grant["state"]) }

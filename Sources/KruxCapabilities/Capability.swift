@@ -86,8 +86,14 @@ package struct CallContext: Sendable {
     package let workspace: Workspace
     package let clock: WallClock
     package let host: HostServices
+    /// Hides secrets in a text that people are shown.
+    package let scrub: @Sendable (String) -> String
 
-    package init(agent: AgentName, workspace: Workspace, clock: WallClock, host: HostServices) {
+    package init(
+        agent: AgentName, workspace: Workspace, clock: WallClock, host: HostServices,
+        scrub: @escaping @Sendable (String) -> String = { $0 }
+    ) {
+        self.scrub = scrub
         self.agent = agent
         self.workspace = workspace
         self.clock = clock

@@ -157,13 +157,20 @@ extension Workspace {
             return try Self.digest(descriptor, path).hex
         case S_IFDIR:
             var hash = SHA256()
-            for entry in try below(path, most: 100_000).entries {
-                let time = "\(entry.status.st_mtim.tv_sec).\(entry.status.st_mtim.tv_nsec)"
+            let (entries, isWhole) = try below(path, most: 100_000)
+            guard isWhole else {
+                throw StructuredError(
+                    .tooLarge, "`\(path.absolute)` holds more than can be bound to an approval, or what cannot be read",
+                    recovery: ["Name a smaller part of it."])
+            }
+            for entry in entries {
+                // Nobody sets this time back.
+                let time = "\(entry.status.st_ctim.tv_sec).\(entry.status.st_ctim.tv_nsec)"
                 let size = entry.kind == "directory" ? 0 : Int64(entry.status.st_size)
                 hash.update(Array("\(entry.path.absolute)\0\(entry.kind) \(size) \(time)\n".utf8))
             }
             return "folder:" + hash.finish().hex
-        default: return "\(status.st_mode) \(status.st_size) \(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)"
+        default: return "\(status.st_mode) \(status.st_size) \(status.st_ctim.tv_sec).\(status.st_ctim.tv_nsec)"
         }
     }
 
@@ -195,7 +202,13 @@ extension Workspace {
     }
 
     /// What a write of `new` to `path` would change.
-    func preview(writing new: [UInt8], to path: Path, appending: Bool = false) throws(StructuredError) -> Preview {
+    /// - Parameter scrub: hides secrets; before the texts are compared, because a key is one only as a whole.
+    func preview(
+        writing new: [UInt8], to path: Path, appending: Bool = false, _ scrub: (String) -> String
+    ) throws(StructuredError) -> Preview {
+        func shown(_ bytes: [UInt8]) -> [UInt8] {
+            String(validating: bytes, as: UTF8.self).map { Array(scrub($0).utf8) } ?? bytes
+        }
         let size = try status(path).map { Int($0.st_size) }
         let verb = appending ? "Adds \(new.count) bytes to" : size == nil ? "Creates" : "Replaces"
         let sizes =
@@ -204,7 +217,7 @@ extension Workspace {
             : size.map { " (\($0) bytes become \(new.count))" } ?? " (\(new.count) bytes)"
         let effect = "\(verb) \(path.absolute)\(sizes)"
         let old = size == nil ? [] : try glimpse(path)
-        guard let old, let lines = UnifiedDiff.lines(from: old, to: appending ? old + new : new) else {
+        guard let old, let lines = UnifiedDiff.lines(from: shown(old), to: shown(appending ? old + new : new)) else {
             return Preview("\(effect); it is no text, or too large to compare; SHA-256 \(sha256(new).hex)")
         }
         if lines.isEmpty { return Preview("\(effect); nothing changes") }

@@ -19,8 +19,14 @@ extension Engine {
         package var arguments: JSONObject?
         /// Of a shell's line the commands that may run, by their place from 1; the others fail where they stand.
         package var segments: [Int]?
+        /// The binding digest of what the person looked at, in hexadecimal; another request than that is not answered.
+        package var seen: String?
 
-        package init(approve: Bool, reason: String? = nil, arguments: JSONObject? = nil, segments: [Int]? = nil) {
+        package init(
+            approve: Bool, reason: String? = nil, arguments: JSONObject? = nil, segments: [Int]? = nil,
+            seen: String? = nil
+        ) {
+            self.seen = seen
             self.approve = approve
             self.reason = reason
             self.arguments = arguments
@@ -47,6 +53,7 @@ extension Engine {
         let now = clock.now()
         try endOverdue(at: now)
         let change = try answer.approve ? edit(id, answer, now: now) : nil
+        let termsNow = answer.approve ? currentTerms(id) : []
         let audit = audit
         let redactor = redactor
         let reason = answer.reason
@@ -77,11 +84,18 @@ extension Engine {
                 return request
             }
             var request = try ApprovalQueue.require(tx, id)
-            if request.state == .pending, !request.terms.isEmpty,
-                let asked = request.terms.first(where: { !$0.admits(person) })
-            {
+            if let seen = answer.seen, seen != request.bindingDigest.hex {
                 throw StructuredError(
-                    .blocked, "\(id) is for \(asked.whom), and you are \(person.name)",
+                    .conflict, "`\(id)` was changed by somebody else since you looked at it",
+                    recovery: ["Look at it again with `kruxos approve show \(id)`."])
+            }
+            // What was asked under, what the changed call asks for, and what the policy says by now.
+            var terms = request.terms
+            for more in (change?.terms ?? []) + termsNow where !terms.contains(more) { terms.append(more) }
+            if request.state == .pending, !terms.isEmpty, !terms.contains(where: { $0.admits(person) }) {
+                throw StructuredError(
+                    .blocked,
+                    "\(id) is for \(terms.map(\.whom).joined(separator: ", and for ")), and you are \(person.name)",
                     recovery: ["Ask them to answer, or reject it."])
             }
             var more: [(String, JSONValue)] = []
@@ -94,7 +108,7 @@ extension Engine {
                 try ApprovalQueue.edit(
                     tx, id, arguments: change.arguments, binding: change.question.binding,
                     bindingDigest: change.question.bindingDigest.bytes, decision: change.question.decision,
-                    shown: change.question.shown)
+                    shown: change.question.shown, terms: terms, kin: change.kin)
                 more.append(
                     (
                         "edited",
@@ -107,11 +121,13 @@ extension Engine {
             }
             try ApprovalQueue.vote(tx, id, by: principal.text, reason: reason, now: now)
             let votes = try ApprovalQueue.votes(tx, id)
-            let people = try votes.map { vote in
+            let people = try votes.compactMap { vote -> Approver? in
                 let name = String(vote.principal.drop { $0 != ":" }.dropFirst())
-                return Approver(name: name, role: try SupervisorTable.find(tx, name)?.role)
+                let known = try SupervisorTable.find(tx, name)
+                // Whoever was shut out since does not count.
+                return known?.revokedAt == nil ? Approver(name: name, role: known?.role) : nil
             }
-            let missing = request.terms.map { $0.missing(after: people) }.max() ?? 0
+            let missing = terms.map { $0.missing(after: people) }.max() ?? 0
             if votes.count > 1 || missing > 0 {
                 more.append(("agreed", .strings(votes.map(\.principal))))
             }
@@ -149,6 +165,22 @@ extension Engine {
         let from: JSONObject
         let arguments: JSONObject
         let question: Question
+        let terms: [ApprovalTerms]
+        let kin: String
+    }
+
+    /// The terms under which the request would be asked now; none when it cannot be told, which execution finds out.
+    private func currentTerms(_ id: String) -> [ApprovalTerms] {
+        do {
+            let request = try store.read { try ApprovalQueue.require($0, id) }
+            let (prepared, _, _) = try again(request, request.arguments)
+            let policy = policy
+            return policy.compiled.decide(prepared.facts).terms.compactMap { policy.compiled.rules[Int($0)].approval }
+        } catch {
+            log.debug(
+                "no terms now", metadata: ["request": "\(id)", "reason": "\(Self.structured(error).description)"])
+            return []
+        }
     }
 
     /// The call with a person's arguments, decided as if the agent had made it.
@@ -172,8 +204,14 @@ extension Engine {
                 decision: question.decision, binding: question.binding, bindingDigest: question.bindingDigest,
                 shown: question.shown.adding([("refused_segments", .strings(refused.map { redactor.scrub($0) }))]))
         }
-        return Change(from: request.arguments, arguments: prepared.arguments, question: question)
+        return Change(
+            from: request.arguments, arguments: prepared.arguments, question: question,
+            terms: decision.terms.compactMap { policy.compiled.rules[Int($0)].approval }, kin: kin(prepared))
     }
+
+    private static let changesTheShell: Set<String> = [
+        "cd", "pushd", "popd", "umask", "ulimit", "exec", "exit", "return", "wait", "times",
+    ]
 
     private func taking(_ places: [Int], of request: ApprovalRequest, _ arguments: JSONObject) throws -> (
         JSONObject, refused: [String]
@@ -192,6 +230,13 @@ extension Engine {
                 recovery: ["See them with `kruxos approve show \(request.id)`; to take none, reject it."])
         }
         let out = Set(segments.indices).subtracting(places.map { $0 - 1 })
+        // Without it the others would run somewhere else, or in another way.
+        for place in out where Self.changesTheShell.contains(segments[place].words.first ?? "") {
+            throw StructuredError(
+                .invalidArguments,
+                "`\(segments[place].words.joined(separator: " "))` changes how the other commands run",
+                recovery: ["Approve it with them, reject the whole, or edit it with `--edit`."])
+        }
         guard let rest = ShellText.text(text, failing: out) else {
             throw StructuredError(.internalError, "the line of \(request.id) cannot be taken apart")
         }
@@ -248,7 +293,9 @@ extension Engine {
         let policy = policy
         let decision = policy.compiled.decide(prepared.facts)
         if decision.tier == .blocked { throw blocked(decision, policy.compiled, prepared) }
-        var asked = try question(capability, prepared, decision, policy, caller)
+        var asked = try await looking { [self] in
+            try question(capability, prepared, decision, policy, caller)
+        }
         let error = request.result?["error"]?["description"]?.string ?? "no result is recorded"
         let evidence: JSONObject = [
             "request": .string(id), "state": .string(request.state.rawValue),
@@ -345,5 +392,13 @@ extension CapabilityDeclaration {
 }
 
 extension Engine.Prepared {
+    /// A variable of the call may decide what a program loads, or what its name means.
+    var hasRiskyVariables: Bool {
+        declaration.input.properties.contains { property in
+            guard case .command(_, _, let environment) = property.role else { return false }
+            return arguments[environment]?.object?.keys.contains(where: CommandLine.isRisky) ?? false
+        }
+    }
+
     var shellText: String? { declaration.shellProperty(arguments).flatMap { arguments[$0]?.string } }
 }

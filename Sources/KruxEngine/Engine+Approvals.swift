@@ -1,3 +1,4 @@
+import Dispatch
 package import KruxApprovals
 import KruxAudit
 import KruxCapabilities
@@ -7,6 +8,7 @@ import KruxPolicy
 import KruxRegistry
 import KruxStore
 import Logging
+import Synchronization
 
 extension Engine {
     /// Queues a call and returns the error that tells the agent so.
@@ -14,7 +16,9 @@ extension Engine {
         _ capability: AnyCapability, _ prepared: Prepared, _ decision: Decision, _ policy: ActivePolicy,
         _ caller: Caller, _ record: CallRecord
     ) async throws -> StructuredError {
-        let asked = try question(capability, prepared, decision, policy, caller)
+        let asked = try await looking { [self] in
+            try question(capability, prepared, decision, policy, caller)
+        }
         var new = ApprovalQueue.NewRequest(
             agent: caller.agent.name.text, session: caller.session.id, capability: prepared.declaration.name.text,
             arguments: prepared.arguments, binding: asked.binding, bindingDigest: asked.bindingDigest.bytes,
@@ -58,8 +62,16 @@ extension Engine {
         return id
     }
 
+    /// Looks into files where no other call waits for it: a diff or a large folder takes its time.
+    func looking<R: Sendable>(_ body: @escaping @Sendable () throws -> R) async throws -> R {
+        try await withCheckedThrowingContinuation { continuation in
+            Self.lookout.async { continuation.resume(with: Result { try body() }) }
+        }
+    }
+    private static let lookout = DispatchQueue(label: "kruxos.preview", qos: .utility)
+
     /// What is asked of a person: the decision, what the call is bound to, and what they are shown.
-    struct Question {
+    struct Question: Sendable {
         let decision: JSONObject
         let binding: JSONObject
         let bindingDigest: Digest
@@ -94,7 +106,8 @@ extension Engine {
         return segments.map { segment in
             let part = String(decoding: bytes[segment.range], as: UTF8.self)
             var facts = prepared.facts
-            facts.lines = CommandLine.commands(ofShellText: part)
+            // What cannot be told of the whole, such as a variable that decides what is loaded, holds for each part.
+            facts.lines = CommandLine.commands(ofShellText: part) + (prepared.hasRiskyVariables ? [.opaque] : [])
             let decision = policy.decide(facts).json(policy)
             var verdict: JSONObject = ["text": .string(redactor.scrub(part)), "tier": decision["tier"] ?? .null]
             for key in ["source", "reason"] { if let value = decision[key] { verdict[key] = value } }
@@ -102,20 +115,26 @@ extension Engine {
         }
     }
 
-    /// Equal for requests that a person would answer alike: the same program and its first word, folder, host or key.
-    private func kin(_ prepared: Prepared) -> String {
+    /// Equal for requests that a person would answer alike: the same command line; files of one kind in one folder; the
+    /// same host, key and recipients' domains.
+    func kin(_ prepared: Prepared) -> String {
         let facts = prepared.facts
         var parts = [facts.agent, prepared.declaration.name.text]
         for line in facts.lines {
             if case .words(let words, _) = line {
-                parts.append(words.prefix(2).joined(separator: " "))
+                parts.append(CommandLine.joined(words))
             } else {
                 // What cannot be told is like nothing but itself.
                 parts.append(prepared.arguments.canonicalText)
             }
         }
-        parts += facts.paths.map {
-            String(decoding: $0, as: UTF8.self).pathComponents.dropLast().joined(separator: "/")
+        parts += facts.paths.map { path in
+            let components = String(decoding: path, as: UTF8.self).pathComponents
+            let name = components.last ?? ""
+            // A name that begins with a dot, or a folder as a whole, is like nothing else.
+            let isPlain = !name.hasPrefix(".") && !facts.reachesBelow
+            let kind = isPlain ? name.lastIndex(of: ".").map { String(name[$0...]) } ?? "" : name
+            return components.dropLast().joined(separator: "/") + "/ " + kind
         }
         parts += [facts.host, facts.key].compactMap { $0 } + facts.recipients.map { $0.domain ?? $0.text }
         return sha256(Array(JSONValue.strings(parts).canonicalText.utf8)).hex
@@ -197,7 +216,15 @@ extension Engine {
         do {
             try await execute(id)
         } catch {
-            // Refused because another run has it, or not recordable now; an approved request is tried at next start.
+            let cause = Self.structured(error)
+            if cause.kind == .storageFull || cause.kind == .unavailable {
+                // Nothing was begun; it is tried until it can be, here or after the next start.
+                Task { [self] in
+                    try await Task.sleep(for: .seconds(5))
+                    if !isDraining.withLock({ $0 }) { await runApproved(id) }
+                }
+            }
+            // Else refused because another run has it.
             log.warning(
                 "an approved request did not run",
                 metadata: ["request": "\(id)", "reason": "\(Self.structured(error).description)"])
@@ -227,7 +254,8 @@ extension Engine {
             record.decision = (decision, policy)
             if decision.tier == .blocked { throw blocked(decision, policy.compiled, prepared) }
             capability = try implementation(prepared)
-            try compare(request, prepared, try capability.binding(prepared.arguments, try context(caller)))
+            let (found, callContext) = (capability, try context(caller))
+            try compare(request, prepared, try await looking { try found.binding(prepared.arguments, callContext) })
             try requireSound()
         } catch {
             let cause = Self.structured(error)

@@ -405,7 +405,8 @@ extension Engine {
                         name: compiled.active.name, digest: policy.digest.hex,
                         description: compiled.active.description)
                 },
-                offers: { [self] in offers(to: caller) }, health: { [self] in health }))
+                offers: { [self] in offers(to: caller) }, health: { [self] in health }),
+            scrub: { [redactor] in redactor.scrub($0) })
     }
 
     /// What an agent may call in some way, by name.

@@ -50,6 +50,7 @@ extension Engine {
         guard let declaration = Capabilities.catalogue[request.capability],
             let index = policy.index(of: request.capability)
         else { throw StructuredError(.capabilityUnavailable, "\(request.capability) is not part of this version") }
+        try requireGrantable(request, policy)
         let facts = CallFacts(
             agent: request.agent, capability: index, declaration: declaration, arguments: request.arguments, time: now)
         let narrowest = GrantPattern.narrowest(facts, declaration)
@@ -98,6 +99,20 @@ extension Engine {
         return GrantProposal(
             agent: request.agent, capability: request.capability, conditions: pattern.json,
             text: redactor.scrub(pattern.text), matched: counts, calls: rows.count, untold: untold, warnings: warnings)
+    }
+
+    /// What nobody grants is said before anything is answered.
+    private static func requireGrantable(_ request: ApprovalRequest, _ policy: CompiledPolicy) throws {
+        if !policy.grantsAllowed {
+            throw StructuredError(
+                .blocked, "the policy `\(policy.active.name)` says `grants: none`",
+                recovery: ["Approve requests one by one, or change the policy."])
+        }
+        if let terms = request.terms.first(where: { $0.quorum > 1 }) {
+            throw StructuredError(
+                .blocked, "the rule asks \(terms.quorum) people each time, so nobody grants it in advance",
+                recovery: ["Approve requests one by one."])
+        }
     }
 
     private static func isCommand(_ property: Property) -> Bool {
@@ -149,23 +164,16 @@ extension Engine {
         guard let declaration = Capabilities.catalogue[request.capability] else {
             throw StructuredError(.capabilityUnavailable, "\(request.capability) is not part of this version")
         }
-        if request.state == .rejected || request.state == .pending {
+        guard [.approved, .executing, .succeeded, .failed, .unknown].contains(request.state) else {
             throw StructuredError(
                 .conflict, "\(id) is \(request.state.rawValue): a grant follows an approval",
                 recovery: ["Approve it first."])
         }
+        try Self.requireGrantable(request, policy.compiled)
         for terms in request.terms where terms.missing(after: [person]) > 0 {
             throw StructuredError(
-                .blocked,
-                terms.quorum > 1
-                    ? "the rule asks \(terms.quorum) people each time, so nobody grants it in advance"
-                    : "only \(terms.whom) can grant this, and you are \(person.name)",
+                .blocked, "only \(terms.whom) can grant this, and you are \(person.name)",
                 recovery: ["Approve requests one by one."])
-        }
-        if policy.compiled.grantsAllowed == false {
-            throw StructuredError(
-                .blocked, "the policy `\(policy.compiled.active.name)` says `grants: none`",
-                recovery: ["Approve requests one by one, or change the policy."])
         }
         let pattern: GrantPattern
         do throws(PolicyErrors) {
@@ -174,6 +182,17 @@ extension Engine {
                 source: "grant")
         } catch {
             throw StructuredError(.invalidArguments, error.description)
+        }
+        // What was approved, which may be another call than the one that was asked.
+        guard let index = policy.compiled.index(of: request.capability),
+            pattern.covers(
+                CallFacts(
+                    agent: request.agent, capability: index, declaration: declaration, arguments: request.arguments,
+                    time: now), policy.compiled)
+        else {
+            throw StructuredError(
+                .conflict, "the grant would not cover \(id) as it was approved",
+                recovery: ["Look at it with `kruxos approve show \(id)`."])
         }
         let seconds = input.optionalInt("seconds")
         let uses = input.optionalInt("uses")

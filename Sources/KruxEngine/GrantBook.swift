@@ -41,7 +41,16 @@ final class GrantBook: Sendable {
         let roles = try SupervisorTable.all(tx).filter { $0.revokedAt == nil }.map { ($0.name, $0.role ?? "") }
         let loaded = byAgent
         state.withLock {
-            $0.byAgent = loaded
+            // Uses that are not written yet count.
+            let counted = Dictionary(
+                $0.byAgent.values.flatMap { $0 }.map { ($0.grant.number, $0.grant.used) }, uniquingKeysWith: max)
+            $0.byAgent = loaded.mapValues { entries in
+                entries.map { entry in
+                    var entry = entry
+                    entry.grant.used = max(entry.grant.used, counted[entry.grant.number] ?? 0)
+                    return entry
+                }
+            }
             $0.roles = Dictionary(roles, uniquingKeysWith: { first, _ in first })
         }
     }

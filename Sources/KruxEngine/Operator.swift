@@ -60,8 +60,8 @@ extension Engine {
         case .approvalDecide:
             let answer = Answer(
                 approve: try input.flag("approve"), reason: input.optionalText("reason"),
-                arguments: input.value("arguments")?.object,
-                segments: input.value("segments")?.array?.compactMap { $0.int.map { Int($0) } })
+                arguments: try input.optionalObject("arguments"), segments: try input.optionalInts("segments"),
+                seen: input.optionalText("seen"))
             let request = try decideApproval(try input.text("id"), answer, by: principal)
             let votes = try store.read { try ApprovalQueue.votes($0, request.id) }
             return Self.json(forSupervisor: request, redactor, votes: votes).adding([
@@ -216,8 +216,8 @@ extension Engine {
 
     /// Who acts: the machine's owner, or the supervisor whose token came with the command.
     private func acting(_ input: OperatorInput, _ principal: Principal) throws -> Principal {
-        guard let token = input.optionalText("supervisor_token") else { return principal }
-        return try authenticate(supervisor: token)
+        guard let value = input.value("supervisor_token") else { return principal }
+        return try authenticate(supervisor: value.string ?? "")
     }
 
     /// - Throws: `StructuredError` `.unauthenticated`; an agent's token is none.
@@ -486,7 +486,7 @@ extension Engine {
                         "by": .string($0.principal), "at": .string($0.at.rfc3339), "reason": .optional($0.reason),
                     ]
                 }), "expires_at": .optional(request.expiresAt?.rfc3339), "retry_of": .optional(request.retryOf),
-            "like": .string(request.kin),
+            "like": .string(request.kin), "seen": .string(request.bindingDigest.hex),
             "binding": .object(request.binding), "decision": .object(request.decision),
             "requested_at": .string(request.requestedAt.rfc3339), "decided_at": .optional(request.decidedAt?.rfc3339),
             "decided_by": .optional(request.decidedBy), "decision_reason": .optional(request.decisionReason),
@@ -522,6 +522,22 @@ struct OperatorInput {
     }
 
     func value(_ name: String) -> JSONValue? { object[name] }
+    /// Nil when it is absent; anything but an object is refused.
+    func optionalObject(_ name: String) throws -> JSONObject? {
+        guard let value = object[name], !value.isNull else { return nil }
+        guard let found = value.object else { throw missing(name, "an object") }
+        return found
+    }
+
+    func optionalInts(_ name: String) throws -> [Int]? {
+        guard let value = object[name], !value.isNull else { return nil }
+        let numbers = value.array?.compactMap(\.int) ?? []
+        guard let elements = value.array, numbers.count == elements.count else {
+            throw missing(name, "a list of integers")
+        }
+        return numbers.map { Int($0) }
+    }
+
     func optionalFlag(_ name: String) -> Bool? { object[name]?.bool }
     func optionalText(_ name: String) -> String? { object[name]?.string }
     func optionalInt(_ name: String) -> Int64? { object[name]?.int }

@@ -154,8 +154,9 @@ package struct MCPServer: Sendable {
         case .object(let object)?: arguments = object
         default: throw JSONRPCError(.invalidParams, "`arguments` must be an object")
         }
-        let reason = params?["_meta"]?[Self.reasonKey]?.string
-        guard reason.map({ $0.utf8.count <= 2000 }) ?? true else {
+        let given = params?["_meta"]?[Self.reasonKey] ?? .null
+        let reason = given.string
+        guard given.isNull || reason.map({ $0.utf8.count <= 2000 }) ?? false else {
             throw JSONRPCError(.invalidParams, "`\(Self.reasonKey)` is a text of at most 2000 bytes")
         }
         switch await host.call(tool: name, arguments: arguments, reason: reason) {

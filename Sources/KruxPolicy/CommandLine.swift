@@ -85,6 +85,11 @@ extension CommandLine {
                 !(inShell && ShellText.isNoProgram(words))
             else { return found.append(.opaque) }
             let name = CommandLine.lastComponent(program)
+            if shells.contains(name), !CommandLine.isSystemProgram(program) {
+                // Whatever the agent has put there under a shell's name.
+                found.append(.words(words, via: via))
+                return found.append(.opaque)
+            }
             if shells.contains(name) {
                 switch shellText(Array(words.dropFirst())) {
                 case .text(let text): return collect(text: text, by: words, depth: depth)
@@ -107,6 +112,14 @@ extension CommandLine {
                 found.append(.opaque)
             }
         }
+    }
+
+    /// A name that is looked up, or one of the system's folders: nothing an agent can have written.
+    private static func isSystemProgram(_ program: String) -> Bool {
+        !program.utf8.contains(UInt8(ascii: "/"))
+            || ["/bin/", "/usr/bin/", "/usr/local/bin/"].contains {
+                program.hasPrefix($0) && !program.dropFirst($0.count).utf8.contains(UInt8(ascii: "/"))
+            }
     }
 
     static func lastComponent(_ program: String) -> String {

@@ -70,7 +70,22 @@ package struct GrantPattern: Sendable {
     package var json: JSONValue { .array(conditions.map { .object($0.source) }) }
 
     /// The conditions on one line.
-    package var text: String { conditions.map(\.text).joined(separator: ", ") }
+    package var text: String { Self.text(json) }
+
+    /// Conditions as they are stored, on one line: `command_glob: make test, cwd: /workspace/coder`.
+    package static func text(_ json: JSONValue) -> String {
+        (json.array ?? []).compactMap { $0.object?.members.first }.map { member in
+            guard member.key == "arguments", let argument = member.value.object?.members.first,
+                let test = argument.value.object?.members.first
+            else { return "\(member.key): \(member.value.string ?? member.value.canonicalText)" }
+            let value = test.value.string ?? test.value.canonicalText
+            switch test.key {
+            case "equals": return "\(argument.key): \(value)"
+            case "exists": return "\(test.value.bool == true ? "with" : "without") \(argument.key)"
+            default: return "\(argument.key) \(test.key) \(value)"
+            }
+        }.joined(separator: ", ")
+    }
 
     /// Whether every condition surely holds for every value of the call.
     package func covers(_ facts: CallFacts, _ policy: CompiledPolicy) -> Bool {
@@ -83,21 +98,31 @@ package struct GrantPattern: Sendable {
         return holds
     }
 
-    /// The narrowest conditions that cover a call: its very command lines, paths, addresses, recipients and keys. Nil
-    /// when what it does cannot be told, as for a shell text with expansions.
+    /// The narrowest conditions that cover a call: its very command line, paths, addresses, recipients and keys, with the
+    /// folder it runs in and the switches it sets. A shell's text is taken as a whole, as its commands do something else
+    /// in another order or folder. Nil when no conditions are as narrow as that.
     package static func narrowest(_ facts: CallFacts, _ declaration: CapabilityDeclaration) -> JSONObject? {
         var conditions = JSONObject()
         func set(_ key: String, _ values: [String]) {
             if values.isEmpty { return }
             conditions[key] = values.count == 1 ? .string(values[0]) : .strings(values)
         }
-        var lines: [String] = []
-        for line in facts.lines {
-            guard case .words(let words, _) = line else { return nil }
-            lines.append(Pattern.literal(CommandLine.joined(words)))
+        var values = JSONObject()
+        for property in declaration.input.properties {
+            guard case .command(_, let shell, let environment) = property.role else { continue }
+            // Variables are part of what is run.
+            if facts.arguments[environment] != nil { return nil }
+            values[environment] = ["exists": false]
+            if facts.arguments[shell]?.bool == true {
+                values[property.name] = facts.arguments[property.name]
+            } else if facts.lines.count == 1, case .words(let words, _) = facts.lines[0] {
+                set("command_glob", [Pattern.literal(CommandLine.joined(words))])
+            } else {
+                return nil
+            }
         }
-        set("command_glob", lines)
-        set("path_glob", facts.paths.map { Pattern.literal(String(decoding: $0, as: UTF8.self)) })
+        let paths = facts.paths.map { String(decoding: $0, as: UTF8.self) }
+        if facts.reachesBelow { set("path_prefix", paths) } else { set("path_glob", paths.map(Pattern.literal)) }
         if let address = facts.address {
             set("url_prefix", ["\(address.scheme)://\(address.host):\(address.port)\(address.path)"])
         } else {
@@ -106,15 +131,15 @@ package struct GrantPattern: Sendable {
         }
         if let method = facts.method { set("method", [method]) }
         set("recipient", facts.recipients.map(\.text))
-        // The same line does something else elsewhere; and what has no meaning of its own counts by its value.
-        let hasMeaning = !conditions.isEmpty
-        var values = JSONObject()
-        for property in declaration.input.properties {
+        let hasMeaning = !conditions.isEmpty || !values.isEmpty
+        for property in declaration.input.properties where values[property.name] == nil {
             guard let value = facts.arguments[property.name] else { continue }
             switch (property.role, value) {
             case (.workingDirectory, _), (.key, _): values[property.name] = value
+            // Switches: whether it overwrites, goes into folders, gives a line to a shell.
+            case (nil, .bool): values[property.name] = value
             case _ where hasMeaning: continue
-            case (_, .string), (_, .int), (_, .bool): values[property.name] = value
+            case (_, .string), (_, .int): values[property.name] = value
             default: return nil
             }
         }

@@ -3,6 +3,7 @@ import KruxApprovals
 import KruxAudit
 import KruxCapabilities
 import KruxCore
+import KruxCrypto
 import KruxEngine
 import KruxRegistry
 import KruxStore
@@ -304,11 +305,11 @@ extension PolicyHome {
                     try PolicyHome.request(engine, id).terms.map(\.approvers).sorted { $0[0] < $1[0] } == [
                         ["alice"], ["bob"],
                     ])
-                for name in ["alice", "bob"] {
-                    #expect(throws: StructuredError.self) {
-                        try engine.decideApproval(id, .init(approve: true), by: .supervisor(name))
-                    }
+                #expect(throws: StructuredError.self) {
+                    try engine.decideApproval(id, .init(approve: true), by: .supervisor("carol"))
                 }
+                #expect(try await PolicyHome.accept(engine, id, by: "alice").state == .pending)
+                #expect(try await PolicyHome.accept(engine, id, by: "bob").state == .succeeded)
             }
         }
     }
@@ -375,6 +376,110 @@ extension PolicyHome {
                     try engine.approvals(of: caller, all: false, limit: 10).map(\.id) == [other]
                         + ids.dropFirst().reversed())
                 #expect(try engine.approvals(of: caller, all: true, limit: 10).count == 6)
+            }
+        }
+    }
+
+    /// Other arguments are asked under their own terms, and nobody grants what was taken out.
+    @Test func anEditDoesNotGetAroundWhoIsAsked() async throws {
+        let policy = """
+            capabilities:
+              process.run:
+                rules:
+                  - { tier: approval_required, approvers: [alice, bob], quorum: 2, condition: { command: touch } }
+                tier: approval_required
+            """
+        try await PolicyHome.with(policy) { fixture in
+            try await fixture.engine { engine in
+                let id = try await PolicyHome.ask(engine, "process.run", ["command": "echo", "args": ["hi"]])
+                let touch: JSONObject = ["command": "touch", "args": ["important"]]
+                let error = #expect(throws: StructuredError.self) {
+                    try engine.decideApproval(id, .init(approve: true, arguments: touch), by: .supervisor("owner"))
+                }
+                #expect(error?.kind == .blocked)
+                let seen = try PolicyHome.request(engine, id).bindingDigest.hex
+                let changed = try engine.decideApproval(
+                    id, .init(approve: true, arguments: touch), by: .supervisor("alice"))
+                #expect(changed.state == .pending && changed.terms.first?.quorum == 2)
+                // Who looked at the old one does not answer the new one.
+                let stale = #expect(throws: StructuredError.self) {
+                    try engine.decideApproval(id, .init(approve: true, seen: seen), by: .supervisor("bob"))
+                }
+                #expect(stale?.kind == .conflict)
+                // Whoever was shut out meanwhile does not count.
+                _ = try await engine.operate(.supervisorAdd, ["name": "alice"], by: .supervisor("owner"))
+                _ = try await engine.operate(.supervisorRevoke, ["name": "alice"], by: .supervisor("owner"))
+                #expect(try await PolicyHome.accept(engine, id, by: "bob").state == .pending)
+                #expect(!FileManager.default.fileExists(atPath: fixture.folder + "/important"))
+                let other = try await PolicyHome.ask(engine, "process.run", ["command": "echo", "args": ["rm"]])
+                _ = try await PolicyHome.accept(
+                    engine, other, .init(approve: true, arguments: ["command": "echo", "args": ["kept"]]))
+                await #expect(throws: StructuredError.self, "what was taken out is not granted") {
+                    try await engine.operate(
+                        .grantCreate, ["request": .string(other), "conditions": [["command_glob": "echo rm"]]],
+                        by: .supervisor("owner"))
+                }
+            }
+        }
+    }
+
+    /// A request that was made before the policy asked more people.
+    @Test func termsThatCameSinceHold() async throws {
+        try await PolicyHome.with(Self.policy) { fixture in
+            try await fixture.engine { engine in
+                let id = try await PolicyHome.ask(engine, "process.run", ["command": "echo"])
+                try write(
+                    "capabilities:\n  process.run: { tier: approval_required, approvers: alice }\n",
+                    to: "\(fixture.home.policies)/agents/tester.yaml")
+                _ = try await engine.operate(.policyReload, [:], by: .supervisor("owner"))
+                #expect(throws: StructuredError.self) {
+                    try engine.decideApproval(id, .init(approve: true), by: .supervisor("owner"))
+                }
+                #expect(try await PolicyHome.accept(engine, id, by: "alice").state == .succeeded)
+            }
+        }
+    }
+
+    /// However a line names a script, it is the one that was approved.
+    @Test(
+        arguments: [
+            ["command": "bash", "args": ["-c", "./run.sh --prod"]], ["command": "cd sub && ./dep.sh", "shell": true],
+            ["command": "sh './my s.sh'", "shell": true], ["command": "env", "args": ["-C", "sub", "./dep.sh"]],
+            ["command": "sh", "args": ["run.sh"]],
+        ] as [JSONObject]) func aScriptIsBoundHoweverItIsNamed(_ call: JSONObject) async throws
+    {
+        try await PolicyHome.with("capabilities:\n  process.run: { tier: approval_required }\n") { fixture in
+            try await fixture.engine { engine in
+                for name in ["run.sh", "sub/dep.sh", "my s.sh"] {
+                    try write("#!/bin/sh\ntrue\n", to: "\(fixture.folder)/\(name)")
+                    chmod("\(fixture.folder)/\(name)", 0o755)
+                }
+                let id = try await PolicyHome.ask(engine, "process.run", call)
+                _ = try engine.decideApproval(id, .init(approve: true), by: .supervisor("owner"))
+                for name in ["run.sh", "sub/dep.sh", "my s.sh"] {
+                    try write("#!/bin/sh\necho evil > evil\n", to: "\(fixture.folder)/\(name)")
+                }
+                await engine.runApproved(id)
+                #expect(try PolicyHome.request(engine, id).state == .refused)
+            }
+        }
+    }
+
+    @Test func whatIsShownHidesSecretsAsAWhole() async throws {
+        try await PolicyHome.with(Self.policy) { fixture in
+            try await fixture.engine { engine in
+                let key = "-----BEGIN PRIVATE KEY-----\nMIIEowIBAAKCAQEA\nc2VjcmV0bGluZTAw\n-----END PRIVATE KEY-----\n"
+                let id = try await PolicyHome.ask(
+                    engine, "filesystem.write", ["path": "k", "content": .string("a\n" + key)])
+                let shown = try PolicyHome.request(engine, id).shown.canonicalText
+                #expect(!shown.contains("MIIE") && !shown.contains("c2VjcmV0"), "\(shown)")
+                let line = try await PolicyHome.ask(
+                    engine, "process.run", ["command": "echo a; make --token tk_99887766", "shell": true])
+                #expect(!(try PolicyHome.request(engine, line).shown.canonicalText.contains("tk_9988")))
+                let cd = try await PolicyHome.ask(engine, "process.run", ["command": "cd b; make", "shell": true])
+                #expect(throws: StructuredError.self, "the others would run elsewhere") {
+                    _ = try engine.decideApproval(cd, .init(approve: true, segments: [2]), by: .supervisor("owner"))
+                }
             }
         }
     }
@@ -590,8 +695,81 @@ extension PolicyHome {
                 #expect(try propose(ids[0], "command: echo").calls == 4)
                 #expect(throws: StructuredError.self) { try propose(ids[0], "command: ls") }
                 #expect(throws: StructuredError.self) { try propose(ids[0], "comand: echo") }
-                let shell = try await PolicyHome.ask(engine, "process.run", ["command": "echo $HOME", "shell": true])
-                #expect(throws: StructuredError.self) { try propose(shell) }
+                // A shell's text is itself as a whole; a program behind another is nothing that a pattern can hold.
+                let shell = try await PolicyHome.ask(engine, "process.run", ["command": "cd d && rm x", "shell": true])
+                #expect(try propose(shell).text.contains("command: cd d && rm x"))
+                let wrapped = try await PolicyHome.ask(
+                    engine, "process.run", ["command": "env", "args": ["-C", "d", "rm", "x"]])
+                #expect(throws: StructuredError.self) { try propose(wrapped) }
+                let variables = try await PolicyHome.ask(
+                    engine, "process.run", ["command": "date", "env": ["TZ": "UTC"]])
+                #expect(throws: StructuredError.self) { try propose(variables) }
+            }
+        }
+    }
+
+    /// The parts of a line do something else alone, in another folder, or in another order.
+    @Test func aGrantedLineIsThatLine() async throws {
+        try await PolicyHome.with("capabilities:\n  process.run: { tier: approval_required }\n") { fixture in
+            try await fixture.engine { engine in
+                let line: JSONObject = ["command": "cd build && rm -rf out", "shell": true]
+                let id = try await PolicyHome.ask(engine, "process.run", line)
+                _ = try await PolicyHome.accept(engine, id)
+                let version = try #require(try engine.store.read(PolicyVersions.current))
+                let proposal = try Engine.proposeGrant(
+                    engine.store, for: id, condition: nil, policy: try version.policy(Capabilities.catalogue),
+                    redactor: try Redactor(key: KeyFiles(home: fixture.home.root).digestKey()),
+                    now: fixture.clock.clock.now())
+                _ = try await engine.operate(
+                    .grantCreate, ["request": .string(id), "conditions": proposal.conditions], by: .supervisor("owner"))
+                #expect(try await tier(engine, "process.run", line) == "notify")
+                for other in [
+                    ["command": "rm", "args": ["-rf", "out"]], ["command": "rm -rf out", "shell": true],
+                    ["command": "cd build && rm -rf out", "shell": true, "cwd": "/workspace/tester/build"],
+                    ["command": "cd build && rm -rf out", "shell": true, "env": ["LC_ALL": "C"]],
+                ] as [JSONObject] {
+                    try FileManager.default.createDirectory(
+                        atPath: fixture.folder + "/build", withIntermediateDirectories: true)
+                    #expect(try await tier(engine, "process.run", other) == "ApprovalPending", "\(other)")
+                }
+            }
+        }
+    }
+
+    /// Loading grants anew does not forget uses that are on their way to the disk.
+    @Test func aGrantOfOneUseAnswersOnceWhileOthersAreMade() async throws {
+        try await PolicyHome.with(Self.policy) { fixture in
+            try await fixture.engine { engine in
+                let id = try await PolicyHome.ask(engine, "filesystem.write", ["path": "a", "content": "x"])
+                _ = try await PolicyHome.accept(engine, id)
+                for round in 0..<5 {
+                    let made = try await engine.operate(
+                        .grantCreate,
+                        [
+                            "request": .string(id), "conditions": [["path_prefix": "/workspace/tester"]],
+                            "scope": "agent",
+                            "uses": 1,
+                        ], by: .supervisor("owner"))
+                    let answered = try await withThrowingTaskGroup(of: Bool.self) { group in
+                        for number in 0..<8 {
+                            group.addTask {
+                                try await tier(
+                                    engine, "filesystem.write",
+                                    ["path": .string("f\(round).\(number)"), "content": "x"])
+                                    == "notify"
+                            }
+                            group.addTask {
+                                _ = try await engine.operate(
+                                    .supervisorAdd, ["name": .string("s\(round).\(number)")], by: .supervisor("owner"))
+                                return false
+                            }
+                        }
+                        return try await group.reduce(0) { $0 + ($1 ? 1 : 0) }
+                    }
+                    #expect(answered == 1, "round \(round)")
+                    let name = made["id"]?.string ?? ""
+                    #expect(try engine.store.read { try GrantTable.require($0, name) }.used == 1)
+                }
             }
         }
     }

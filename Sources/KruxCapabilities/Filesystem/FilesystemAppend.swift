@@ -42,6 +42,6 @@ package struct FilesystemAppend: Capability {
 
     package func preview(_ input: Input, _ context: CallContext) throws(StructuredError) -> Preview {
         try context.workspace.preview(
-            writing: input.content.bytes, to: try context.workspace.place(input.path), appending: true)
+            writing: input.content.bytes, to: try context.workspace.place(input.path), appending: true, context.scrub)
     }
 }

@@ -85,6 +85,7 @@ package struct FilesystemWrite: Capability {
     }
 
     package func preview(_ input: Input, _ context: CallContext) throws(StructuredError) -> Preview {
-        try context.workspace.preview(writing: input.content.bytes, to: try context.workspace.place(input.path))
+        try context.workspace.preview(
+            writing: input.content.bytes, to: try context.workspace.place(input.path), context.scrub)
     }
 }

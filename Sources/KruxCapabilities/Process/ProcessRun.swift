@@ -156,15 +156,43 @@ package struct ProcessRun: Capability {
     package func binding(_ input: Input, _ context: CallContext) throws(StructuredError) -> JSONObject {
         let workspace = context.workspace
         var files = JSONObject()
-        var named = [input.command] + input.arguments
-        // Of a shell's text, whatever may be a file's name in it.
-        if input.shell {
-            named += (input.arguments.last ?? "").split { " \t\n;&|()<>\"'`$".contains($0) }.map(String.init)
+        // Whatever may be a file's name: the words, and the words of a text that a shell is given, with quotes gone and as
+        // they stand.
+        var named: Set<String> = []
+        for text in [input.command] + input.arguments {
+            named.insert(text)
+            for separators in [" \t\n;&|()<>\"'`$", "\t\n;&|()<>\"'`$", " \t\n;&|()<>`$"] {
+                for part in text.split(whereSeparator: { separators.contains($0) }) {
+                    named.insert(String(part))
+                    named.insert(part.trimmingCharacters(in: .whitespaces))
+                    named.insert(part.filter { $0 != "'" && $0 != "\"" && $0 != "\\" })
+                    if let mark = part.firstIndex(of: "=") { named.insert(String(part[part.index(after: mark)...])) }
+                }
+            }
         }
-        for text in named where text.utf8.count <= 4096 && !text.isEmpty {
-            let absolute = text.isAbsolutePath ? text : input.directory + "/" + text
+        func place(_ text: String, _ folder: String) -> (Workspace.Path, stat)? {
+            guard !text.isEmpty, text.utf8.count <= 4096 else { return nil }
+            let absolute = text.isAbsolutePath ? text : folder + "/" + text
             guard let path = try? workspace.canonicalise(absolute, followsLast: true),
-                let status = try? workspace.status(path), status.st_mode & S_IFMT == S_IFREG
+                let status = try? workspace.status(path)
+            else { return nil }
+            return (path, status)
+        }
+        // A line may go into another folder first, by `cd`, `-C` or otherwise.
+        var folders: Set<String> = [input.directory]
+        for text in named {
+            if let (path, status) = place(text, input.directory), status.st_mode & S_IFMT == S_IFDIR {
+                folders.insert(path.absolute)
+            }
+        }
+        guard named.count * folders.count <= 20_000 else {
+            throw StructuredError(
+                .tooLarge, "the command names more than can be bound to an approval",
+                recovery: ["Put the work into a script, and run that."])
+        }
+        for (text, folder) in named.flatMap({ name in folders.map { (name, $0) } }) {
+            guard let (path, status) = place(text, folder), status.st_mode & S_IFMT == S_IFREG,
+                files[path.absolute] == nil
             else { continue }
             guard files.count < 256, status.st_size <= 256 << 20 else {
                 throw StructuredError(
