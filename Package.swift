@@ -23,7 +23,9 @@ func room(
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .testTarget(
         name: name, dependencies: dependencies,
-        exclude: ["EndToEndTests": ["peers", "released"], "KruxAuditTests": ["vectors"]][name] ?? [],
+        exclude: [
+            "EndToEndTests": ["peers", "released"], "KruxAuditTests": ["vectors"], "KruxEngineTests": ["traces"],
+        ][name] ?? [],
         swiftSettings: swiftSettings)
 }
 

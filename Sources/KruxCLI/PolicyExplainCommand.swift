@@ -1,9 +1,11 @@
 import ArgumentParser
+import KruxApprovals
 import KruxCapabilities
 import KruxCore
 import KruxRegistry
 import KruxEngine
 import KruxPolicy
+import KruxStore
 
 struct PolicyExplainCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -31,10 +33,11 @@ struct PolicyExplainCommand: AsyncParsableCommand {
             agent: agent, capability: capability, arguments, time: try circumstances.time(),
             session: try circumstances.session())
         let explanation = force.policy.explain(facts)
+        let grants = try grants(force, facts)
         let edit = PolicyEdit.nearest(
             force.version.bundle, force.policy, facts, capability: capability, wanted: wanted,
             catalogue: Capabilities.catalogue)
-        if common.json { return Console.print(json(explanation, force.policy, edit)) }
+        if common.json { return Console.print(json(explanation, force.policy, edit, grants)) }
         let decision = explanation.decision
         Console.print(
             """
@@ -60,6 +63,18 @@ struct PolicyExplainCommand: AsyncParsableCommand {
                 Console.print("\nRate limit:  \(PolicyText.limit(limit)), by \(place(record))")
             }
         }
+        for index in decision.terms {
+            let record = force.policy.rules[Int(index)]
+            guard let terms = record.approval, decision.tier == .approvalRequired else { continue }
+            let quorum = terms.quorum > 1 ? "\(terms.quorum) of " : ""
+            Console.print("\nAsks:        \(quorum)\(terms.whom), by \(place(record))")
+        }
+        for (grant, tier) in grants {
+            let json = Engine.json(grant, try ApproveCommand.redactor(common), now: Engine.systemClock.now())
+            Console.print(
+                "\nGrant:       \(grant.id) with \(Console.visible(GrantsCommand.conditions(json))), \(GrantsCommand.lasts(json)) → \(tier.name)"
+                    + (tier == .approvalRequired ? ": a lock, or who is asked, is above it" : ""))
+        }
         if let edit {
             Console.print("\nNearest change: \(edit.summary) → \(edit.tier.name)\n\n\(edit.patch)")
         } else {
@@ -68,6 +83,29 @@ struct PolicyExplainCommand: AsyncParsableCommand {
         }
         if !known {
             Console.printError("warning: there is no agent `\(agent)`; this is what one of that name would get")
+        }
+    }
+
+    /// Live grants that fit the call, and what holds with each.
+    private func grants(_ force: PolicyInForce, _ facts: CallFacts) throws -> [(grant: Grant, tier: Tier)] {
+        let (declaration, now) = (try force.capability(capability).declaration, facts.time)
+        let found = try force.store.read(GrantTable.notEnded).filter {
+            $0.agent.utf8Equals(agent) && $0.capability.utf8Equals(capability) && $0.isLive(at: now)
+        }
+        return try found.compactMap { grant in
+            let pattern = try GrantPattern(
+                grant.conditions, capability: declaration, catalogue: Capabilities.catalogue, source: grant.id)
+            guard pattern.covers(facts, force.policy) else { return nil }
+            var granted = facts
+            granted.grant = true
+            let decision = force.policy.decide(granted)
+            let agreed = try grant.agreed.map { principal in
+                let name = String(principal.drop { $0 != ":" }.dropFirst())
+                return Approver(name: name, role: try force.store.read { try SupervisorTable.find($0, name) }?.role)
+            }
+            let terms = force.policy.decide(facts).terms.compactMap { force.policy.rules[Int($0)].approval }
+            let isEnough = terms.allSatisfy { $0.missing(after: agreed) == 0 }
+            return (grant, isEnough ? decision.tier : .approvalRequired)
         }
     }
 
@@ -100,7 +138,10 @@ struct PolicyExplainCommand: AsyncParsableCommand {
         }
     }
 
-    private func json(_ explanation: PolicyExplanation, _ policy: CompiledPolicy, _ edit: PolicyEdit?) -> JSONValue {
+    private func json(
+        _ explanation: PolicyExplanation, _ policy: CompiledPolicy, _ edit: PolicyEdit?,
+        _ grants: [(grant: Grant, tier: Tier)]
+    ) -> JSONValue {
         let decision = explanation.decision
         let tables = explanation.tables.map { table -> JSONValue in
             [
@@ -129,6 +170,8 @@ struct PolicyExplainCommand: AsyncParsableCommand {
             "cause": .string(decision.cause.rawValue), "source": .string(PolicyText.source(decision, policy)),
             "hierarchy": .string(PolicyText.hierarchy(decision)), "mode": .string(decision.mode.rawValue),
             "indeterminate": .bool(decision.indeterminate), "tables": .array(tables),
+            "grants": .array(grants.map { ["id": .string($0.grant.id), "tier": .string($0.tier.name)] }),
+            "asks": .array(decision.terms.compactMap { policy.rules[Int($0)].approval.map { .object($0.json) } }),
             "nearest_change": edit.map {
                 [
                     "tier": .string($0.tier.name), "summary": .string($0.summary), "file": .string($0.file),

@@ -74,7 +74,10 @@ package struct GrantPattern: Sendable {
 
     /// Conditions as they are stored, on one line: `command_glob: make test, cwd: /workspace/coder`.
     package static func text(_ json: JSONValue) -> String {
-        (json.array ?? []).compactMap { $0.object?.members.first }.map { member in
+        let members = (json.array ?? []).compactMap { $0.object?.members.first }
+        // What it does first, then under which circumstances.
+        let ordered = members.filter { $0.key != "arguments" } + members.filter { $0.key == "arguments" }
+        return ordered.map { member in
             guard member.key == "arguments", let argument = member.value.object?.members.first,
                 let test = argument.value.object?.members.first
             else { return "\(member.key): \(member.value.string ?? member.value.canonicalText)" }

@@ -170,6 +170,10 @@ import Testing
                     && granted.output.contains("gr_001 granted: tester may call process.run"), "\(granted)")
             #expect(try echo("b")["tier"]?.string == "notify")
             #expect(try kruxos.run("grants", "list").output.contains("gr_001"))
+            let explained = try kruxos.run(
+                "policy", "explain", "--agent", "tester", "--capability", "process.run", "command=echo", "args=[\"b\"]")
+            #expect(explained.output.contains("Grant:       gr_001 with command_glob: echo b"), "\(explained)")
+            #expect(explained.output.contains("→ notify"))
             #expect(try kruxos.run("grants", "show", "gr_001").output.contains("Used:       1 ×"))
             #expect(try kruxos.run("grants", "revoke", "gr_001").output == "gr_001 revoked\n")
             #expect(try echo("b")["error"]?["error_type"]?.string == "ApprovalPending")

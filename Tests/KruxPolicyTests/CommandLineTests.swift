@@ -21,6 +21,20 @@ import Testing
         policy.decide("process.run", ["command": .string(text), "shell": true]).tier
     }
 
+    /// What an agent has put there under a shell's name does whatever it does, not what its text says.
+    @Test(arguments: [
+        ["./sh", "-c", "ls"], ["/workspace/a/bin/bash", "-c", "ls"], ["bin/../rbash", "-c", "ls"],
+        ["/usr/bin/../../workspace/a/sh", "-c", "ls"], ["env", "./sh", "-c", "ls"], ["/tmp/dash", "x"],
+    ]) func aShellElsewhereIsNoShell(_ words: [String]) throws {
+        let commands = CommandLine.commands(of: words)
+        #expect(commands.contains(.opaque) && !commands.contains(.words(["ls"], via: [words])), "\(commands)")
+    }
+
+    @Test(arguments: ["sh", "/bin/sh", "/usr/bin/bash"]) func theSystemsShellsAreReadThrough(_ shell: String) {
+        let words = [shell, "-c", "ls x"]
+        #expect(CommandLine.commands(of: words) == [.words(["ls", "x"], via: [words])])
+    }
+
     @Test(arguments: [
         ["git", "push"], ["/usr/bin/git", "push", "origin"], ["env", "git", "push"],
         ["env", "-i", "A=b", "git", "push"],
