@@ -158,7 +158,7 @@ let package = Package(
                 "KruxCapabilities",
                 "KruxEngine", "KruxTestSupport", log,
             ]),
-        tests("EndToEndTests", ["KruxCore", "KruxTestSupport", "kruxos"]),
+        tests("EndToEndTests", ["KruxCore", "KruxCrypto", "KruxTestSupport", "kruxos"]),
     ],
     swiftLanguageModes: [.v6]
 )

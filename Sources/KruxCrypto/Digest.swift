@@ -88,6 +88,14 @@ package func hmacSHA256(_ bytes: some ContiguousBytesView, key: Digest) -> Diges
     }
 }
 
+/// The same under a key of any length, as programs of others compute it.
+package func hmacSHA256(_ bytes: [UInt8], secret: [UInt8]) -> Digest {
+    var state = crypto_auth_hmacsha256_state()
+    crypto_auth_hmacsha256_init(&state, secret, secret.count)
+    crypto_auth_hmacsha256_update(&state, bytes, UInt64(bytes.count))
+    return Digest.filled { crypto_auth_hmacsha256_final(&state, $0) }
+}
+
 /// Bytes that lie together in memory.
 package protocol ContiguousBytesView {
     func withBytesView<R>(_ body: (UnsafeRawBufferPointer) -> R) -> R

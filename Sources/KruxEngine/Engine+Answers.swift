@@ -331,7 +331,7 @@ extension Engine {
         let overdue = try store.read { try ApprovalQueue.expired($0, at: now) }
         if overdue.isEmpty { return }
         let audit = audit
-        try store.writer.writeAndWait { tx in
+        try store.writer.writeAndWait { [self] tx in
             for request in try ApprovalQueue.expired(tx, at: now) {
                 let error = StructuredError(
                     .approvalExpired, "nobody answered \(request.id) in time",
@@ -345,8 +345,10 @@ extension Engine {
                 body.request = request.id
                 body.outcome = .expired
                 try audit.append(body.canonicalBytes(), tx)
+                try tell(tx, .expired, message(request, now: now), request: request.id, now: now)
             }
         }
+        deliveriesDue.changed()
         for request in overdue {
             waiters.wake(request.id)
             events.publish(
@@ -362,7 +364,14 @@ extension Engine {
             let now = clock.now()
             do {
                 try endOverdue(at: now)
-                let reminded = try await store.writer.write { try ApprovalQueue.takeReminders($0, at: now) }
+                let reminded = try await store.writer.write { [self] tx in
+                    let requests = try ApprovalQueue.takeReminders(tx, at: now)
+                    for request in requests {
+                        try tell(tx, .reminder, message(request, now: now), request: request.id, now: now)
+                    }
+                    return requests
+                }
+                if !reminded.isEmpty { deliveriesDue.changed() }
                 for request in reminded {
                     events.publish(
                         GateEvent(

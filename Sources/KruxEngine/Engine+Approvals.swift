@@ -42,13 +42,14 @@ extension Engine {
         if let purpose = new.purpose { template.members.append(("purpose", .string(purpose))) }
         if let retry = new.retryOf { template.members.append(("retry_of", .string(retry))) }
         let body = template
-        let id = try await store.writer.write { tx in
+        let id = try await store.writer.write { [self] tx in
             if let session { try SessionTable.store(tx, session) }
             let (number, id) = try ApprovalQueue.nextID(tx)
             try ApprovalQueue.insert(tx, new, number: number, id: id, most: most)
             var body = body
             body.request = id
             try audit.append(body.canonicalBytes(), tx)
+            try tell(tx, .approval, message(try ApprovalQueue.require(tx, id), now: new.now), request: id, now: new.now)
             return id
         }
         events.publish(
@@ -59,6 +60,7 @@ extension Engine {
                 }
                     ?? "", request: id))
         due.changed()
+        deliveriesDue.changed()
         return id
     }
 

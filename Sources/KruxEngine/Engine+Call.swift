@@ -358,7 +358,7 @@ extension Engine {
         let outcome = body.outcome?.rawValue ?? ""
         let seq: Int64
         do {
-            seq = try await store.writer.write { tx in
+            seq = try await store.writer.write { [self] tx in
                 if let session { try SessionTable.store(tx, session) }
                 if let reservation { try RateWindows.store(tx, reservation) }
                 if let grant { try GrantTable.use(tx, grant.id, now: body.time) }
@@ -370,6 +370,13 @@ extension Engine {
                             .int(seq), .int(event.time.microseconds), .text(event.agent), .text(event.capability),
                             .text(outcome), .text(event.summary),
                         ])
+                    try tell(
+                        tx, .notification,
+                        [
+                            "time": .string(event.time.rfc3339), "agent": .string(event.agent),
+                            "capability": .string(event.capability), "summary": .string(event.summary),
+                            "outcome": .string(outcome),
+                        ], request: nil, now: event.time)
                 }
                 try also?(tx)
                 return seq
@@ -381,7 +388,12 @@ extension Engine {
             throw error
         }
         if let reservation { windows.written(reservation) }
-        if let event { events.publish(event) }
+        if let event {
+            events.publish(event)
+            if policy.compiled.notifiers.contains(where: { $0.events.contains(.notification) }) {
+                deliveriesDue.changed()
+            }
+        }
         return seq
     }
 

@@ -46,6 +46,7 @@ package final class Engine: Sendable {
     let waiters = ApprovalWaiters()
     let grants = GrantBook()
     let due = DueSignal()
+    let deliveriesDue = DueSignal()
     let folder: PolicyFolder
     let windows: RateWindows
     let startedAt: Timestamp
@@ -157,6 +158,7 @@ package final class Engine: Sendable {
         isDraining.withLock { $0 = true }
         waiters.drain()
         due.changed()
+        deliveriesDue.changed()
     }
 
     /// Ends cleanly: the file alone is complete afterwards.

@@ -453,6 +453,9 @@ extension Engine {
         let health = health
         var findings = health.findings
         let policy = policy
+        for (notifier, problem) in (try? store.read { try Deliveries.problems($0) }) ?? [] {
+            findings.append("the notifier `\(notifier)` cannot tell anybody: \(problem)")
+        }
         if let files = try? folder.bundle(active: policy.bundle.active, system: BuiltInPolicies.system),
             files != policy.bundle
         {

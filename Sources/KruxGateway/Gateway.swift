@@ -44,14 +44,15 @@ package struct Gateway: Sendable {
             AgentRoutes(engine: engine, host: configuration.host), configuration.port, "agents", bound)
         let supervisors = application(
             SupervisorRoutes(
-                health: { [engine] in HealthRoute.reply($0, $1, engine) },
-                guardian: RequestGuard(host: configuration.host)), configuration.supervisorPort, "supervisors", bound)
+                engine: engine, guardian: RequestGuard(host: configuration.host), background: background),
+            configuration.supervisorPort, "supervisors", bound)
         // Stopped in reverse: first the waits end, then the listeners close.
         let group = ServiceGroup(
             configuration: ServiceGroupConfiguration(
                 services: [agents, supervisors, Drain(engine: engine, listeners: bound)],
                 gracefulShutdownSignals: [.sigterm, .sigint], logger: log))
         background.start { [engine] in await engine.watchTheTime() }
+        background.start { [engine] in await engine.tellPeople() }
         for id in try engine.approvedRequests() { background.start { [engine] in await engine.runApproved(id) } }
         do {
             try await group.run()

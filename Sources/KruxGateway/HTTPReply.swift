@@ -28,6 +28,7 @@ struct HTTPReply: Sendable {
     var response: Response {
         var fields = HTTPFields()
         fields[.contentType] = "application/json"
+        // A header of the reply's own stands in its place.
         for (name, value) in headers { fields[name] = value }
         return Response(status: status, headers: fields, body: ResponseBody(byteBuffer: ByteBuffer(bytes: body)))
     }

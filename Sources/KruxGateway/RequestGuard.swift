@@ -11,7 +11,9 @@ struct RequestGuard: Sendable {
     /// - Parameter host: what the port is bound to.
     init(host: String) { bound = host.contains(":") ? "[\(host)]" : host.lowercased() }
 
-    func refusal(_ head: HTTPRequest) -> HTTPReply? {
+    /// - Parameter also: another host that browsers may name.
+    func refusal(_ head: HTTPRequest, also other: String? = nil) -> HTTPReply? {
+        func allowed(_ host: String) -> Bool { self.allowed(host) || other.map { !$0.isEmpty && $0 == host } ?? false }
         for origin in head.headerFields[values: Self.origin] {
             guard let range = origin.firstRange(of: "://"), allowed(Self.host(origin[range.upperBound...])) else {
                 return refuse("a request from the origin `\(origin.prefix(200))` is refused")
@@ -28,7 +30,7 @@ struct RequestGuard: Sendable {
     private func allowed(_ host: String) -> Bool { Self.loopback.contains(host) || host == bound }
 
     /// The host of `host[:port]`, in lower case.
-    private static func host(_ authority: Substring) -> String {
+    static func host(_ authority: Substring) -> String {
         let end: Substring.Index
         if authority.utf8.first == UInt8(ascii: "[") {
             guard let bracket = authority.utf8.firstIndex(of: UInt8(ascii: "]")) else { return "" }
@@ -56,25 +58,5 @@ struct RequestGuard: Sendable {
         let target = Substring(target ?? "/")
         guard let mark = target.firstIndex(of: "?") else { return (target, "") }
         return (target[..<mark], target[target.index(after: mark)...])
-    }
-}
-
-/// The supervisors' port: supervisor credentials only. What a supervisor does goes over the control socket for now, so
-/// here is health and nothing else.
-struct SupervisorRoutes: HTTPResponder {
-    typealias Context = ConnectionContext
-
-    let health: @Sendable (Substring, HTTPRequest.Method) -> HTTPReply?
-    let guardian: RequestGuard
-
-    func respond(to request: Request, context: ConnectionContext) async throws -> Response {
-        if let refusal = guardian.refusal(request.head) { return refusal.response }
-        let (path, _) = RequestGuard.split(request.head.path)
-        if let reply = health(path, request.head.method) { return reply.response }
-        return HTTPReply.error(
-            StructuredError(
-                .unauthenticated, "supervisor credentials are needed; an agent's token is none",
-                recovery: ["Use the kruxos command on this machine, such as `kruxos approve list`."])
-        ).response
     }
 }

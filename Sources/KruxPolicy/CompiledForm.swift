@@ -10,7 +10,7 @@ import KruxCrypto
 ///                  reason?, locked?, default?, conditions?: [as written], rate?: [max, seconds, on_exceed],
 ///                  terms?: {approvers, quorum, expires?, remind_after?}}, …],
 ///       "tables": [{title, chains: [[rule, …], …], of: [chain of each capability, …]}, …],
-///       "system": [table, …], "organisation": table, "tighten_only", "grants", "max_pending",
+///       "system": [table, …], "organisation": table, "tighten_only", "grants", "max_pending", "notifiers", "links",
 ///       "roles": {role: mode}, "agents": {name: {own: table, tightening: [table, …], role?, mode?, max_pending?}},
 ///       "broken": {agent: [diagnostic, …]}, "warnings": [diagnostic, …], "zones": {name: [[from, offset], …]} }
 ///
@@ -40,6 +40,8 @@ extension CompiledPolicy {
             "rules": .array(rules.map { .object($0.json) }), "tables": .array(tables), "system": Self.json(system),
             "organisation": .int(Int64(organisation)), "tighten_only": .bool(tightenOnly),
             "grants": .bool(grantsAllowed), "max_pending": .optional(maxPending),
+            "notifiers": .array(notifiers.map { .object($0.json) }),
+            "links": links.map { ["base_url": .string($0.baseURL), "valid_for": .int($0.validSeconds)] } ?? .null,
             "roles": .object(JSONObject(roles.map { ($0.key, .string($0.value.rawValue)) })),
             "agents": .object(JSONObject(agents)),
             "broken": .object(
@@ -132,12 +134,20 @@ extension CompiledPolicy {
             guard let mode = member.value.string.flatMap(Mode.init(name:)) else { throw broken("roles") }
             return (member.key, mode)
         }
+        let notifiers = try (json["notifiers"]?.array ?? []).map { value in
+            guard let settings = value.object.flatMap(NotifierSettings.init(json:)) else { throw broken("notifiers") }
+            return settings
+        }
+        let links = json["links"]?["base_url"]?.string.map {
+            LinkSettings(baseURL: $0, validSeconds: json["links"]?["valid_for"]?.int ?? 0)
+        }
         self.init(
             source: source, active: Active(name: name, file: file, description: json["active"]?["description"]?.string),
             capabilities: capabilities, rules: rules, warnings: try diagnostics(json["warnings"]),
             brokenAgents: Dictionary(brokenAgents, uniquingKeysWith: { first, _ in first }), tightenOnly: tightenOnly,
             grantsAllowed: grants, maxPending: json["max_pending"]?.int,
-            roles: Dictionary(roles, uniquingKeysWith: { first, _ in first }), zones: zones,
+            notifiers: notifiers, links: links, roles: Dictionary(roles, uniquingKeysWith: { first, _ in first }),
+            zones: zones,
             tables: tables, system: system, organisation: organisation, agents: agents, conditionSources: texts.sources,
             catalogue: catalogue)
     }

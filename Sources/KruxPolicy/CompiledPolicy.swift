@@ -19,6 +19,8 @@ package struct CompiledPolicy: Sendable {
     package let grantsAllowed: Bool
     /// Requests of one agent that may wait at once, by the organisation; nil for `usualMaxPending`.
     package let maxPending: Int64?
+    package let notifiers: [NotifierSettings]
+    package let links: LinkSettings?
     /// What the organisation says of roles.
     package let roles: [String: Mode]
 
@@ -39,7 +41,7 @@ package struct CompiledPolicy: Sendable {
     init(
         source: Digest, active: Active, capabilities: [Capability], rules: [RuleRecord], warnings: [PolicyDiagnostic],
         brokenAgents: [String: PolicyErrors], tightenOnly: Bool, grantsAllowed: Bool, maxPending: Int64?,
-        roles: [String: Mode],
+        notifiers: [NotifierSettings], links: LinkSettings?, roles: [String: Mode],
         zones: [String: TimeZoneTable], tables: [RuleTable], system: [Int], organisation: Int,
         agents: [String: AgentLayer], conditionSources: [JSONObject], catalogue: Catalogue
     ) {
@@ -52,6 +54,8 @@ package struct CompiledPolicy: Sendable {
         self.tightenOnly = tightenOnly
         self.grantsAllowed = grantsAllowed
         self.maxPending = maxPending
+        self.notifiers = notifiers
+        self.links = links
         self.roles = roles
         self.zones = zones
         self.tables = tables

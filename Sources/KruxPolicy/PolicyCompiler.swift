@@ -72,6 +72,17 @@ package struct PolicyCompiler {
             throw PolicyErrors(errors.sorted { $0.location < $1.location })
         }
 
+        if chain.lazy.compactMap(\.links).first == nil,
+            let notifiers = chain.lazy.compactMap(\.notifiers).first,
+            let asking = notifiers.value.first(where: { $0.answersAs != nil })
+        {
+            throw PolicyErrors([
+                PolicyDiagnostic(
+                    notifiers.location, "the notifier `\(asking.name)` says `answers_as`, and there are no `links`",
+                    hint: "add `links: {base_url: https://…}`, or remove `answers_as`")
+            ])
+        }
+
         let system = systemDocuments.map {
             table([$0], .system, tightenOnly: true, defaults: $0.defaults, title: $0.file, &errors)
         }
@@ -100,6 +111,8 @@ package struct PolicyCompiler {
             rules: records, warnings: warnings, brokenAgents: broken, tightenOnly: tightenOnly,
             grantsAllowed: chain.lazy.compactMap(\.grants).first?.value != PolicyDocument.Grants.none,
             maxPending: chain.lazy.compactMap(\.maxPending).first?.value,
+            notifiers: chain.lazy.compactMap(\.notifiers).first?.value ?? [],
+            links: chain.lazy.compactMap(\.links).first?.value,
             roles: Dictionary(
                 chain.flatMap(\.roles).map { ($0.name, $0.mode) }, uniquingKeysWith: { topmost, _ in topmost }),
             zones: zones, tables: tables, system: system, organisation: organisationTable, agents: agents,
@@ -114,6 +127,8 @@ package struct PolicyCompiler {
     private func refuseOrganisationKeys(_ document: PolicyDocument, _ errors: inout [PolicyDiagnostic]) {
         refuse(document.agentOverrides?.location, "`agent_overrides` belongs to the organisation layer", &errors)
         refuse(document.grants?.location, "`grants` belongs to the organisation layer", &errors)
+        refuse(document.notifiers?.location, "`notifiers` belongs to the organisation layer", &errors)
+        refuse(document.links?.location, "`links` belongs to the organisation layer", &errors)
         refuse(document.roles.first?.location, "`roles` belongs to the organisation layer", &errors)
     }
 

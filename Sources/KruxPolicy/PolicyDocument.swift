@@ -17,6 +17,9 @@ package struct PolicyDocument: Sendable {
     package var grants: Located<Grants>?
     /// Requests of one agent that may wait at once; more are refused.
     package var maxPending: Located<Int64>?
+    /// Where people are told of what waits.
+    package var notifiers: Located<[NotifierSettings]>?
+    package var links: Located<LinkSettings>?
     /// Modes of roles.
     package var roles: [(name: String, mode: Mode, location: SourceLocation)] = []
     /// An agent's own role and mode, where the registry has none.

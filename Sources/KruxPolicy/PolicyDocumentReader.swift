@@ -30,10 +30,10 @@ package struct PolicyDocumentReader {
 
     private static let topKeys = [
         "name", "version", "description", "agent", "extends", "defaults", "agent_overrides", "grants", "max_pending",
-        "roles", "role", "mode", "rules", "overrides", "capabilities",
+        "notifiers", "links", "roles", "role", "mode", "rules", "overrides", "capabilities",
     ]
     /// Named so that they are refused with a reason, never ignored.
-    private static let futureTopKeys: Set<String> = ["notifiers", "sandbox"]
+    private static let futureTopKeys: Set<String> = ["sandbox"]
     private static let futureEntryKeys: Set<String> = ["sandbox", "undo_for", "segments"]
     private static let terms = ["approvers", "quorum", "expires", "remind_after"]
     private static let conditional = ["condition", "conditions", "tier", "reason", "locked", "rate_limit"] + terms
@@ -84,6 +84,9 @@ package struct PolicyDocumentReader {
                     "a number of requests from 1 to \(PolicyDocument.largestMaxPending)",
                     hint: "such as `max_pending: 20`"
                 ).map { .init(value: $0, location: keyNode.location) }
+            case "notifiers":
+                document.notifiers = .init(value: nodes.notifiers(value), location: keyNode.location)
+            case "links": document.links = nodes.links(value).map { .init(value: $0, location: keyNode.location) }
             case "roles": document.roles = roles(value)
             case "role": document.role = role(value).map { .init(value: $0, location: keyNode.location) }
             case "mode": document.mode = nodes.mode(value).map { .init(value: $0, location: keyNode.location) }
