@@ -90,10 +90,11 @@ enum ApprovalPage {
         }
         for line in shown?["preview"]?["lines"]?.array?.compactMap(\.string) ?? [] { preview += escape(line) + "\n" }
         if let left = shown?["preview"]?["left"]?.int, left > 0 { preview += "… \(left) more\n" }
+        // A text area: Enter in a line of its own would press the first button.
         let body = """
             <h1>\(escape(request["agent"]?.string ?? "An agent")) asks</h1><dl>\(details)</dl>\
             \(preview.isEmpty ? "" : "<pre>\(preview)</pre>")\
-            <form method="post"><label>Reason <input name="reason" maxlength="1000"></label>\
+            <form method="post"><label>Reason <textarea name="reason" rows="2" maxlength="1000"></textarea></label>\
             <p><button name="decision" value="approve">Approve</button> \
             <button name="decision" value="reject">Reject</button></p></form>
             """
@@ -120,7 +121,7 @@ enum ApprovalPage {
             <!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">\
             <title>\(title) · KruxOS</title><style>body{font:16px sans-serif;max-width:40em;margin:1em auto;padding:0 1em}\
             dt{font-weight:bold}dd{margin:0 0 .5em;overflow-wrap:anywhere}pre{overflow:auto;background:#eee;padding:.5em}\
-            button{font-size:1.2em;padding:.4em 1em}input{font-size:1em;width:100%}</style><body>\(body)</body></html>
+            button{font-size:1.2em;padding:.4em 1em}textarea{font-size:1em;width:100%;box-sizing:border-box}</style><body>\(body)</body></html>
             """
         var reply = HTTPReply(status: status, body: Array(html.utf8))
         let headers = [
