@@ -4,6 +4,7 @@ import KruxAudit
 import KruxCore
 import KruxCrypto
 import KruxEngine
+import KruxPolicy
 import KruxRegistry
 import KruxSandbox
 import KruxStore
@@ -102,6 +103,7 @@ private struct Examination {
             add("sqlite", .ok, version)
         }
         add("libsodium", .ok, Sodium.version)
+        add("libyaml", .ok, YAMLLibrary.version)
     }
 
     private mutating func permissions() {

@@ -268,3 +268,8 @@ struct YAMLReader {
         return node
     }
 }
+
+/// The library that reads YAML.
+package enum YAMLLibrary {
+    package static var version: String { String(cString: yaml_get_version_string()) }
+}

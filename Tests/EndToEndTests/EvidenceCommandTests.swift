@@ -310,6 +310,10 @@ import Testing
             }
             let healthy = try kruxos.run("doctor")
             #expect(healthy.code == 0 && healthy.output.contains("0 problems"), "\(healthy.output)")
+            for library in ["sqlite", "libsodium", "libyaml"] {
+                let version = try check(library)?["detail"]?.string ?? ""
+                #expect(version.firstMatch(of: /^[0-9]+\.[0-9]+\.[0-9]+/) != nil, "\(library) \(version)")
+            }
             chmod(kruxos.home + "/keys", 0o755)
             #expect(try check("permissions")?["fix"]?.string?.contains("chmod") == true)
             chmod(kruxos.home + "/keys", 0o700)

@@ -7,7 +7,7 @@ usage: storage_faults.py KRUXOS FOLDER WHAT COUNT [SECONDS]
   backups    COUNT backups under load
   powercuts  COUNT times what the disk holds at a random moment, against SQLite writers that are known to lose rows and
              known to keep them; needs root, loop devices and ext4
-  strace     each system call on the database, its log and `keys/head` fails once: EIO, ENOSPC, death of the process;
+  strace     each system call on the database, its log and `keys/head` fails once: EIO, ENOSPC, EROFS, death of the process;
              at most COUNT of each kind, chosen at random; 0 for all
   reset      COUNT bursts that meet the folding of the log, beside readers and other commands
 
@@ -621,7 +621,7 @@ def faults():
         assert still_open <= forgotten, f"{where}: no outcome is recorded of the intents {sorted(still_open - forgotten)}"
 
     acknowledged, problems, forgotten, hits, told, slowest = [], [], set(), collections.Counter(), collections.Counter(), 0
-    for error in ("EIO", "ENOSPC"):
+    for error in ("EIO", "ENOSPC", "EROFS"):
         for path, name, number in chosen(error):
             quiet()
             where = f"{error} at {name} {number} of {path}"
