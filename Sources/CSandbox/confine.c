@@ -326,6 +326,44 @@ static void reset_signals(void) {
     sigprocmask(SIG_SETMASK, &empty, NULL);
 }
 
+static const char search_path[] = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
+
+const char *krux_search_path(void) { return search_path; }
+
+/* Executes a file; one that the kernel does not know as a program is given to the shell, as execvp does. */
+static int execute(const char *path, char *const *arguments, char *const *environment) {
+    execve(path, arguments, environment);
+    if (errno != ENOEXEC) return -errno;
+    size_t count = 0;
+    while (arguments[count]) count++;
+    const char **given = calloc(count + 3, sizeof *given);
+    if (!given) return -ENOMEM;
+    given[0] = "sh";
+    given[1] = path;
+    for (size_t index = 1; index < count; index++) given[index + 1] = arguments[index];
+    execve("/bin/sh", (char *const *)given, environment);
+    return -errno;
+}
+
+/* A name is looked for in the system's directories and nowhere else: neither the gateway's own PATH nor the one that an
+ * agent gives its program decides what a name means. */
+static int search_and_execute(const char *name, char *const *arguments, char *const *environment) {
+    if (strchr(name, '/')) return execute(name, arguments, environment);
+    int result = -ENOENT;
+    for (const char *cursor = search_path; *cursor;) {
+        size_t length = strcspn(cursor, ":");
+        char path[4096];
+        int size = snprintf(path, sizeof path, "%.*s/%s", (int)length, cursor, name);
+        int error = size >= (int)sizeof path ? -ENAMETOOLONG : execute(path, arguments, environment);
+        if (error != -ENOENT && error != -ENOTDIR) {
+            result = error;
+            if (error != -EACCES) break;
+        }
+        cursor += length + (cursor[length] == ':');
+    }
+    return result;
+}
+
 int krux_confine_and_exec(const struct krux_launch *launch, uint32_t *failed) {
     setsid();
     umask(077);
@@ -355,8 +393,8 @@ int krux_confine_and_exec(const struct krux_launch *launch, uint32_t *failed) {
     if (error < 0) return error;
     reset_signals();
     *failed = KRUX_STEP_EXEC;
-    execvpe(launch->arguments[0], (char *const *)launch->arguments, (char *const *)launch->environment);
-    return -errno;
+    return search_and_execute(
+        launch->arguments[0], (char *const *)launch->arguments, (char *const *)launch->environment);
 }
 
 int krux_exec_failed(int status_fd) {

@@ -96,10 +96,11 @@ package enum ApprovalQueue {
             recovery: ["List requests with `kruxos approve list`."])
     }
 
-    /// Requests in a state, or all; oldest first.
+    /// Requests in a state, or all; oldest first. Those that wait are bounded by what each agent may have waiting.
+    /// - Parameter newest: at most so many, the newest; nil for every one.
     package static func list(
         _ tx: any ReadTx, state: ApprovalState? = nil, agent: String? = nil, since: Timestamp? = nil,
-        limit: Int64 = 1000
+        newest: Int64? = nil
     ) throws -> [ApprovalRequest] {
         var terms: [String] = []
         var arguments: [SQLValue] = []
@@ -116,8 +117,23 @@ package enum ApprovalQueue {
             arguments.append(.int(since.microseconds))
         }
         let condition = terms.isEmpty ? "" : " WHERE " + terms.joined(separator: " AND ")
+        guard let newest else {
+            return try tx.rows(
+                "SELECT \(columns) FROM approvals\(condition) ORDER BY number", arguments, request)
+        }
         return try tx.rows(
-            "SELECT \(columns) FROM approvals\(condition) ORDER BY number LIMIT \(limit)", arguments, request)
+            "SELECT \(columns) FROM approvals\(condition) ORDER BY number DESC LIMIT ?", arguments + [.int(newest)],
+            request
+        ).reversed()
+    }
+
+    /// The ids of requests in a state, oldest first.
+    package static func ids(_ tx: any ReadTx, state: ApprovalState) throws -> [String] {
+        try tx.rows("SELECT id FROM approvals WHERE state = ? ORDER BY number", [.text(state.rawValue)]) { $0.text(0) }
+    }
+
+    package static func count(_ tx: any ReadTx, state: ApprovalState) throws -> Int64 {
+        try tx.first("SELECT count(*) FROM approvals WHERE state = ?", [.text(state.rawValue)]) { $0.int(0) } ?? 0
     }
 
     /// An agent's own: those that wait or run, or all; newest first.
@@ -192,6 +208,9 @@ package enum ApprovalQueue {
     /// Forgets what old requests asked for and got; that they were made and how they ended stays.
     package static func prune(_ tx: WriteTx, finishedBefore time: Timestamp) throws -> Int {
         try tx.execute(
+            "UPDATE approval_votes SET reason = NULL WHERE reason IS NOT NULL AND request IN (SELECT id FROM approvals WHERE finished_at < ?)",
+            [.int(time.microseconds)])
+        return try tx.execute(
             "UPDATE approvals SET arguments = '{\"$pruned\":true}', binding = '{}', decision_reason = NULL, purpose = NULL, shown = '{}', original = NULL, result = '{\"pruned\":true}' WHERE finished_at < ? AND result IS NOT '{\"pruned\":true}'",
             [.int(time.microseconds)])
     }

@@ -27,7 +27,7 @@ struct RequestSelection: ParsableArguments {
     /// - Parameter verb: `Approve` or `Reject`, for the question.
     func resolve(_ common: CommonOptions, _ verb: String) throws -> [String] {
         if !all, !like { return ids }
-        let pending = try common.openForReading().read { try ApprovalQueue.list($0, state: .pending, limit: 100_000) }
+        let pending = try common.openForReading().read { try ApprovalQueue.list($0, state: .pending) }
         let kin = Set(pending.filter { ids.contains($0.id) && !$0.kin.isEmpty }.map(\.kin))
         let found = pending.filter { request in
             ids.contains(request.id)

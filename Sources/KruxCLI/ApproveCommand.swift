@@ -18,11 +18,22 @@ struct ApproveCommand: AsyncParsableCommand {
         @Flag(help: "Also those that have been answered.") var all = false
         @Option(help: "Only this agent's.") var agent: String?
         @Flag(help: "Each by itself, also where many are alike.") var each = false
+        @Option(help: "With --all, at most so many, the newest.") var limit: Int64 = 1000
+
+        func validate() throws {
+            if limit < 1 { throw ValidationError("--limit is at least 1") }
+        }
 
         mutating func run() async throws {
             let state: ApprovalState? = all ? nil : .pending
             let agent = agent
-            let requests = try common.openForReading().read { try ApprovalQueue.list($0, state: state, agent: agent) }
+            // One more tells whether there are more.
+            let newest = all ? limit.addingReportingOverflow(1).partialValue : nil
+            var requests = try common.openForReading().read {
+                try ApprovalQueue.list($0, state: state, agent: agent, newest: newest)
+            }
+            let isCut = all && requests.count > limit
+            if isCut { requests.removeFirst() }
             let redactor = try ApproveCommand.redactor(common)
             if common.json {
                 return Console.print(.array(requests.map { .object(Engine.json(forSupervisor: $0, redactor)) }))
@@ -31,6 +42,7 @@ struct ApproveCommand: AsyncParsableCommand {
             Console.print(
                 ApproveCommand.table(
                     requests, redactor, now: Engine.systemClock.now(), states: all, grouped: !all && !each))
+            if isCut { Console.print("Older ones: --limit shows more.") }
         }
     }
 

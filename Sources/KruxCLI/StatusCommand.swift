@@ -23,12 +23,12 @@ struct StatusCommand: AsyncParsableCommand {
         let counts = try common.openForReading().read { tx in
             (
                 agents: try AgentTable.all(tx).filter { $0.status == .active }.count,
-                pending: try ApprovalQueue.list(tx, state: .pending).count,
+                pending: try ApprovalQueue.count(tx, state: .pending),
                 unread: try tx.first("SELECT count(*) FROM notifications WHERE read_at IS NULL") { $0.int(0) } ?? 0
             )
         }
         status["agents"] = .int(Int64(counts.agents))
-        status["pending_approvals"] = .int(Int64(counts.pending))
+        status["pending_approvals"] = .int(counts.pending)
         status["unread_notifications"] = .int(counts.unread)
         if common.json { return Console.print(.object(status)) }
         func line(_ title: String, _ text: String?) {

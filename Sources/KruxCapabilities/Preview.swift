@@ -21,13 +21,19 @@ package struct Preview: Sendable, Equatable {
     package init(_ effect: String, _ kind: Kind? = nil, _ lines: [String] = []) {
         self.effect = effect
         self.kind = kind
-        self.lines = lines.prefix(Self.mostLines).map {
-            $0.count > Self.longestLine ? $0.prefix(Self.longestLine) + "…" : $0
+        self.lines = []
+        var room = Self.mostBytes
+        for line in lines {
+            let shown = line.count > Self.longestLine ? line.prefix(Self.longestLine) + "…" : line
+            room -= shown.utf8.count
+            guard room >= 0 else { break }
+            self.lines.append(shown)
         }
-        left = max(0, lines.count - Self.mostLines)
+        left = lines.count - self.lines.count
     }
 
-    static let mostLines = 400
+    /// Kept with each request.
+    private static let mostBytes = 256 << 10
     private static let longestLine = 400
 
     /// `{effect, preview?: {kind, lines, left}}`.

@@ -44,7 +44,7 @@ package struct NotifierSettings: Sendable, Equatable {
         /// Minutes from `minute` of the day until it is over; nil when it is not quiet then.
         package func left(at minute: Int64) -> Int64? {
             let isQuiet = from <= until ? (from..<until).contains(minute) : minute >= from || minute < until
-            return isQuiet ? (until - minute + 1440) % 1440 : nil
+            return isQuiet ? until - minute + (until > minute ? 0 : 1440) : nil
         }
     }
 

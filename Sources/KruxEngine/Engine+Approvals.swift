@@ -205,11 +205,26 @@ extension Engine {
         return try store.read { try ApprovalQueue.list(ofAgent: $0, name, all: all, limit: limit) }
     }
 
+    /// Requests as a supervisor sees them, oldest first: those that wait, or the newest of all.
+    package func supervisedApprovals(all: Bool, agent: String?, limit: Int64) throws -> JSONObject {
+        try endOverdue(at: clock.now())
+        let requests = try store.read { tx in
+            try ApprovalQueue.list(tx, state: all ? nil : .pending, agent: agent, newest: limit)
+        }
+        return ["approvals": .array(requests.map { .object(Self.json(forSupervisor: $0, redactor)) })]
+    }
+
+    /// - Throws: `StructuredError` `.notFound`.
+    package func supervisedApproval(_ id: String) throws -> JSONObject {
+        let (request, votes) = try store.read { (try ApprovalQueue.require($0, id), try ApprovalQueue.votes($0, id)) }
+        return Self.json(forSupervisor: request, redactor, votes: votes)
+    }
+
     // MARK: Execution
 
     /// Requests that were approved and have not run: at start-up, what was decided while the gateway was down.
     package func approvedRequests() throws -> [String] {
-        try store.read { try ApprovalQueue.list($0, state: .approved).map(\.id) }
+        try store.read { try ApprovalQueue.ids($0, state: .approved) }
     }
 
     /// Runs an approved request, at most once ever: it is decided again, what it is bound to is compared, and it is

@@ -277,7 +277,7 @@ extension Engine {
         return Self.json(grant, redactor, now: now)
     }
 
-    func reloadGrants() throws { try store.read { try grants.reload($0, log: log) } }
+    func reloadGrants() throws { try grants.reload(store, log: log) }
 
     /// A grant as a supervisor sees it.
     package static func json(_ grant: Grant, _ redactor: Redactor, now: Timestamp) -> JSONObject {

@@ -201,7 +201,9 @@ enum Pruning {
         ]
         let bytes = body.canonicalBytes()
         // The row first: a crash in between leaves bodies that may go, never a missing one that nobody covers.
+        // Grants stay, as policies do: they are why calls were let through.
         (result.seq, result.requests) = try store.writer.writeAndWait { tx in
+            try tx.forEach("PRAGMA secure_delete = ON", []) { _ in true }
             let seq = try audit.append(bytes, tx)
             try tx.execute("DELETE FROM notifications WHERE seq <= ?", [.int(through)])
             return (seq, Int64(try ApprovalQueue.prune(tx, finishedBefore: cutoff)))

@@ -136,7 +136,7 @@ package final class Engine: Sendable {
             }
             agents.reload(try store.read(AgentTable.all))
             let grants = grants
-            try store.read { try grants.reload($0, log: log) }
+            try grants.reload(store, log: log)
             let sessions = sessions
             try store.read { try sessions.resume($0, now: now) }
             windows = try store.read {

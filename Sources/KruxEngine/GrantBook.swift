@@ -20,9 +20,15 @@ final class GrantBook: Sendable {
     }
 
     private let state = Mutex(State())
+    /// Held from reading to taking over: an older look never replaces a newer one.
+    private let reloading = Mutex(())
 
     /// - Throws: what reading throws. A grant whose conditions this version cannot read answers nothing.
-    func reload(_ tx: any ReadTx, log: Logger) throws {
+    func reload(_ store: Store, log: Logger) throws {
+        try reloading.withLock { _ in try store.read { try take(over: $0, log: log) } }
+    }
+
+    private func take(over tx: any ReadTx, log: Logger) throws {
         var byAgent: [String: [Entry]] = [:]
         for grant in try GrantTable.notEnded(tx) {
             guard let declaration = Capabilities.catalogue[grant.capability] else { continue }

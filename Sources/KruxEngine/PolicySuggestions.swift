@@ -29,8 +29,8 @@ package struct PolicySuggestion: Sendable {
     ) throws -> [PolicySuggestion] {
         let (requests, rejected, agents) = try store.read { tx in
             (
-                try ApprovalQueue.list(tx, since: since, limit: 100_000),
-                try ApprovalQueue.list(tx, state: .rejected, limit: 100_000), try AgentTable.all(tx)
+                try ApprovalQueue.list(tx, since: since, newest: 100_000),
+                try ApprovalQueue.list(tx, state: .rejected, newest: 100_000), try AgentTable.all(tx)
             )
         }
         var groups: [String: [ApprovalRequest]] = [:]

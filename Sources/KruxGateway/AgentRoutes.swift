@@ -68,10 +68,7 @@ struct AgentRoutes: HTTPResponder {
     }
 
     private func authenticate(_ head: HTTPRequest, via: String) -> Caller? {
-        guard let value = head.headerFields[.authorization] else { return nil }
-        let parts = value.split(separator: " ", maxSplits: 1)
-        guard parts.count == 2, parts[0].lowercased() == "bearer", parts[1].utf8.count <= 512 else { return nil }
-        return engine.authenticate(token: String(parts[1]), via: via)
+        BearerToken.read(head).flatMap { engine.authenticate(token: $0, via: via) }
     }
 
     private func unauthenticated(isMCP: Bool) -> HTTPReply {
@@ -197,22 +194,12 @@ struct AgentRoutes: HTTPResponder {
 
     /// The caller's own requests: those that wait or run, or with `all=true` the last ones; newest first.
     private func approvals(_ query: Substring, _ caller: Caller) -> Response {
-        var all = false
-        var limit = Self.mostListed
-        for pair in query.split(separator: "&") {
-            let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            let value = parts.count == 2 ? parts[1] : ""
-            switch parts[0] {
-            case "all" where value == "true" || value == "false": all = value == "true"
-            case "limit":
-                guard let number = Int64(value), (1...Self.mostListed).contains(number) else { fallthrough }
-                limit = number
-            default:
-                return Self.malformed("the query takes `all=true` and `limit`, 1 to \(Self.mostListed)").response
-            }
-        }
         do {
-            return HTTPReply.json(.ok, try Self.list(engine, caller, all: all, limit: limit)).response
+            let input = try QueryText(query, names: ["all", "limit"])
+            let list = try Self.list(
+                engine, caller, all: try input.flag("all") ?? false,
+                limit: try input.int("limit", 1...Self.mostListed) ?? Self.mostListed)
+            return HTTPReply.json(.ok, list).response
         } catch {
             return HTTPReply.error(Engine.structured(error)).response
         }
@@ -236,17 +223,12 @@ struct AgentRoutes: HTTPResponder {
                 return HTTPReply.error(Engine.structured(error)).response
             }
         case .get:
-            var seconds: Int64 = 0
-            for pair in query.split(separator: "&") {
-                let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-                guard parts[0] == "wait", parts.count == 2, let value = Int64(parts[1]),
-                    (0...CallRequest.longestWait).contains(value)
-                else {
-                    return Self.malformed("the query takes `wait`, 0 to \(CallRequest.longestWait) seconds").response
-                }
-                seconds = value
+            let wait: Double
+            do {
+                wait = Double(try QueryText(query, names: ["wait"]).int("wait", 0...CallRequest.longestWait) ?? 0)
+            } catch {
+                return HTTPReply.error(Engine.structured(error)).response
             }
-            let wait = Double(seconds)
             return await HeldReply(style: .json) { [engine] in
                 do {
                     return .json(

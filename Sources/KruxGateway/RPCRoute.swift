@@ -56,6 +56,17 @@ struct RPCRoute: Sendable {
     }
 
     private func result(_ method: String, _ params: JSONObject) async -> Result<JSONObject, JSONRPCError> {
+        let known: [String: [String]] = [
+            "kruxos.capabilities": [], "kruxos.approvals": ["all", "limit"], "kruxos.approval": ["request_id", "wait"],
+            "kruxos.cancel": ["request_id"],
+        ]
+        if let names = known[method], let stranger = params.members.first(where: { !names.contains($0.key) })?.key {
+            return .failure(
+                JSONRPCError(
+                    .invalidParams,
+                    "`\(stranger.prefix(64))` is no parameter of \(method)"
+                        + (names.isEmpty ? ", which takes none" : "; use \(names.joined(separator: ", "))")))
+        }
         switch method {
         case "kruxos.call":
             do throws(StructuredError) {

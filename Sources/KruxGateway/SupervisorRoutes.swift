@@ -4,8 +4,9 @@ import KruxCore
 import KruxEngine
 import NIOCore
 
-/// The supervisors' port: supervisor credentials only. Here are health, and links that answer one request each where a
-/// policy has them; everything else a supervisor does goes over the control socket.
+/// The supervisors' port: supervisor credentials only. Here are health, links that answer one request each where a policy
+/// has them, and requests for whoever shows a supervisor's token; what only the machine's owner does goes over the control
+/// socket.
 struct SupervisorRoutes: HTTPResponder {
     typealias Context = ConnectionContext
 
@@ -15,19 +16,74 @@ struct SupervisorRoutes: HTTPResponder {
 
     private static let prefix = "/a/"
     private static let longestForm = 16 << 10
+    private static let longestAnswer = 16 << 20
 
     func respond(to request: Request, context: ConnectionContext) async throws -> Response {
         if let refusal = guardian.refusal(request.head, also: linkHost) { return refusal.response }
-        let (path, _) = RequestGuard.split(request.head.path)
+        let (path, query) = RequestGuard.split(request.head.path)
         if let reply = HealthRoute.reply(path, request.head.method, engine) { return reply.response }
         if path.hasPrefix(Self.prefix), engine.linkBase != nil {
             return try await link(String(path.dropFirst(Self.prefix.count)), request)
         }
-        return HTTPReply.error(
-            StructuredError(
-                .unauthenticated, "supervisor credentials are needed; an agent's token is none",
-                recovery: ["Use the kruxos command on this machine, such as `kruxos approve list`."])
-        ).response
+        do {
+            guard let token = BearerToken.read(request.head) else {
+                throw StructuredError(
+                    .unauthenticated, "supervisor credentials are needed; an agent's token is none",
+                    recovery: [
+                        "Send `Authorization: Bearer TOKEN` with a token of `kruxos supervisor add NAME`.",
+                        "Use the kruxos command on this machine, such as `kruxos approve list`.",
+                    ])
+            }
+            let principal = try engine.authenticate(supervisor: token)
+            return HTTPReply.json(.ok, try await answer(request, path, query, principal)).response
+        } catch is NIOTooManyBytesError {
+            return HTTPReply.error(StructuredError(.tooLarge, "that is more than an answer holds")).response
+        } catch {
+            return HTTPReply.error(Engine.structured(error)).response
+        }
+    }
+
+    private static let approvals = "/v1/approvals"
+
+    /// `GET /v1/approvals[?all=true&agent=NAME&limit=N]`, `GET /v1/approvals/ID`,
+    /// `POST /v1/approvals/ID {approve, reason?, seen?, arguments?, segments?}`, `POST /v1/approvals/ID/retry`.
+    private func answer(_ request: Request, _ path: Substring, _ query: Substring, _ principal: Principal) async throws
+        -> JSONObject
+    {
+        let parts = path.dropFirst().split(separator: "/", omittingEmptySubsequences: false)
+        switch (request.head.method, parts.count) {
+        case (.get, 2) where path == Self.approvals:
+            let input = try QueryText(query, names: ["all", "agent", "limit"])
+            return try engine.supervisedApprovals(
+                all: try input.flag("all") ?? false, agent: input.text("agent"),
+                limit: try input.int("limit", 1...1000) ?? 1000)
+        case (.get, 3) where path.hasPrefix(Self.approvals + "/"):
+            return try engine.supervisedApproval(String(parts[2]))
+        case (.post, 3) where path.hasPrefix(Self.approvals + "/"):
+            let body = try await request.body.collect(upTo: Self.longestAnswer)
+            guard var input = (try? JSONParser.parse(Array(body.readableBytesView)))?.object else {
+                throw StructuredError(
+                    .invalidRequest, "the body must be a JSON object",
+                    recovery: [#"Send {"approve": true, "reason": "I asked for it"}."#])
+            }
+            input["id"] = .string(String(parts[2]))
+            // Who answers is told by the token alone.
+            input["supervisor_token"] = nil
+            let answered = try await engine.operate(.approvalDecide, input, by: principal)
+            runIfApproved(answered)
+            return answered
+        case (.post, 4) where path.hasPrefix(Self.approvals + "/") && parts[3] == "retry":
+            return try await engine.operate(.approvalRetry, ["id": .string(String(parts[2]))], by: principal)
+        default:
+            throw StructuredError(
+                .notFound, "there is no \(request.head.method.rawValue.prefix(32)) \(path.prefix(200))",
+                recovery: ["Use GET and POST of /v1/approvals, /v1/approvals/ID and /v1/approvals/ID/retry."])
+        }
+    }
+
+    private func runIfApproved(_ answered: JSONObject) {
+        guard answered["state"]?.string == "approved", let id = answered["id"]?.string else { return }
+        background.start { [engine] in await engine.runApproved(id) }
     }
 
     /// The host of links, which a phone's browser names.
@@ -46,15 +102,13 @@ struct SupervisorRoutes: HTTPResponder {
             case .get: return ApprovalPage.question(try engine.linkedRequest(token)).response
             case .post:
                 let body = try await request.body.collect(upTo: Self.longestForm)
-                let form = ApprovalPage.form(String(buffer: body))
+                let form = try ApprovalPage.form(String(buffer: body))
                 guard let decision = form["decision"], ["approve", "reject"].contains(decision) else {
                     throw StructuredError(.invalidRequest, "the form says neither approve nor reject")
                 }
                 let reason = form["reason"].flatMap { $0.isEmpty ? nil : String($0.prefix(1000)) }
                 let answered = try engine.answerByLink(token, approve: decision == "approve", reason: reason)
-                if answered["state"]?.string == "approved", let id = answered["id"]?.string {
-                    background.start { [engine] in await engine.runApproved(id) }
-                }
+                runIfApproved(answered)
                 return ApprovalPage.answered(answered).response
             default:
                 var reply = ApprovalPage.problem(StructuredError(.invalidRequest, "a link is looked at, or answered"))
@@ -67,119 +121,5 @@ struct SupervisorRoutes: HTTPResponder {
         } catch {
             return ApprovalPage.problem(Engine.structured(error)).response
         }
-    }
-}
-
-/// The pages of a link: plain HTML for a phone, without scripts.
-enum ApprovalPage {
-    static func question(_ request: JSONObject) -> HTTPReply {
-        func row(_ title: String, _ text: String?) -> String {
-            text.map { "<dt>\(title)</dt><dd>\(escape($0))</dd>" } ?? ""
-        }
-        let shown = request["shown"]
-        var details = row("Request", request["id"]?.string) + row("Agent", request["agent"]?.string)
-        details += row("Capability", request["capability"]?.string)
-        for member in request["arguments"]?.object?.members ?? [] {
-            details += row(escape(member.key), member.value.string ?? member.value.canonicalText)
-        }
-        details += row("Purpose", request["purpose"]?.string) + row("Effect", shown?["effect"]?.string)
-        details += row("Rule", request["decision"]?["reason"]?.string ?? request["decision"]?["rule"]?.string)
-        var preview = ""
-        for segment in shown?["segments"]?.array ?? [] {
-            preview += escape("\(segment["text"]?.string ?? "")  → \(segment["tier"]?.string ?? "-")") + "\n"
-        }
-        for line in shown?["preview"]?["lines"]?.array?.compactMap(\.string) ?? [] { preview += escape(line) + "\n" }
-        if let left = shown?["preview"]?["left"]?.int, left > 0 { preview += "… \(left) more\n" }
-        // A text area: Enter in a line of its own would press the first button.
-        let body = """
-            <h1>\(escape(request["agent"]?.string ?? "An agent")) asks</h1><dl>\(details)</dl>\
-            \(preview.isEmpty ? "" : "<pre>\(preview)</pre>")\
-            <form method="post"><label>Reason <textarea name="reason" rows="2" maxlength="1000"></textarea></label>\
-            <p><button name="decision" value="approve">Approve</button> \
-            <button name="decision" value="reject">Reject</button></p></form>
-            """
-        return page(.ok, "Approve?", body)
-    }
-
-    static func answered(_ request: JSONObject) -> HTTPReply {
-        let state = request["state"]?.string ?? ""
-        let words = state == "pending" ? "has your approval, and waits for others'" : "is \(state)"
-        return page(
-            .ok, "Answered",
-            "<h1>\(escape(request["id"]?.string ?? "")) \(escape(words))</h1><p>You can close this page.</p>")
-    }
-
-    static func problem(_ error: StructuredError) -> HTTPReply {
-        let ways = error.recoveryActions.map { "<li>\(escape($0))</li>" }.joined()
-        return page(
-            error.kind.httpStatus, "Not answered",
-            "<h1>Not answered</h1><p>\(escape(error.description))</p><ul>\(ways)</ul>")
-    }
-
-    private static func page(_ status: HTTPResponse.Status, _ title: String, _ body: String) -> HTTPReply {
-        let html = """
-            <!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">\
-            <title>\(title) · KruxOS</title><style>body{font:16px sans-serif;max-width:40em;margin:1em auto;padding:0 1em}\
-            dt{font-weight:bold}dd{margin:0 0 .5em;overflow-wrap:anywhere}pre{overflow:auto;background:#eee;padding:.5em}\
-            button{font-size:1.2em;padding:.4em 1em}textarea{font-size:1em;width:100%;box-sizing:border-box}</style><body>\(body)</body></html>
-            """
-        var reply = HTTPReply(status: status, body: Array(html.utf8))
-        let headers = [
-            (
-                "content-security-policy",
-                "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
-            ),
-            ("referrer-policy", "no-referrer"), ("cache-control", "no-store"), ("x-content-type-options", "nosniff"),
-            ("content-type", "text/html; charset=utf-8"),
-        ]
-        for (name, value) in headers { if let name = HTTPField.Name(name) { reply.headers.append((name, value)) } }
-        return reply
-    }
-
-    /// Text in HTML; what a browser would act on or hide is shown by its number.
-    static func escape(_ text: String) -> String {
-        var result = ""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "&": result += "&amp;"
-            case "<": result += "&lt;"
-            case ">": result += "&gt;"
-            case "\"": result += "&quot;"
-            case "'": result += "&#39;"
-            default:
-                switch scalar.value {
-                case 0..<9, 0xB..<0x20, 0x7F..<0xA0, 0x61C, 0x200B...0x200F, 0x2028...0x202E, 0x2060...0x206F, 0xFEFF:
-                    result += "\\u{\(String(scalar.value, radix: 16))}"
-                default: result.unicodeScalars.append(scalar)
-                }
-            }
-        }
-        return result
-    }
-
-    /// `application/x-www-form-urlencoded`.
-    static func form(_ text: String) -> [String: String] {
-        func decode(_ part: Substring) -> String {
-            var bytes: [UInt8] = []
-            var rest = Array(part.utf8)[...]
-            while let byte = rest.popFirst() {
-                if byte == UInt8(ascii: "+") {
-                    bytes.append(32)
-                } else if byte == UInt8(ascii: "%"), rest.count >= 2,
-                    let value = UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16)
-                {
-                    bytes.append(value)
-                    rest = rest.dropFirst(2)
-                } else {
-                    bytes.append(byte)
-                }
-            }
-            return String(decoding: bytes, as: UTF8.self)
-        }
-        let pairs = text.split(separator: "&").map { pair -> (String, String) in
-            let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            return (decode(parts[0]), parts.count == 2 ? decode(parts[1]) : "")
-        }
-        return Dictionary(pairs, uniquingKeysWith: { first, _ in first })
     }
 }

@@ -152,7 +152,8 @@ extension NodeReader {
             case "base_url":
                 base = text(value, key)
                 if let address = base,
-                    WebAddress(address) == nil || address.utf8.contains(where: { "?#@".utf8.contains($0) })
+                    !["https", "http"].contains(WebAddress(address)?.scheme)
+                        || address.utf8.contains(where: { "?#@".utf8.contains($0) })
                 {
                     fail(
                         value, "`base_url` needs the address of the supervisors' port, without query or user",

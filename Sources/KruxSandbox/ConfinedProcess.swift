@@ -5,7 +5,7 @@ import KruxCore
 /// Starts every process an agent causes, confined by the launcher in `CSandbox`; there is no other way to start one.
 /// A machine that cannot give every layer gets a refusal that names the layer, never an unconfined process.
 package struct ConfinedProcess: Sendable {
-    /// `[0]` is a program's name, looked up on `PATH` in the confined root, or a path there.
+    /// `[0]` is a program's name, looked for in `searchPath`, or a path in the confined root.
     package var arguments: [String]
     package var environment: [String: String]
     /// An `O_PATH` descriptor of the workspace; the caller keeps it open until `run` returns.
@@ -55,6 +55,18 @@ package struct ConfinedProcess: Sendable {
         "user, mount, pid, net, ipc and uts namespaces", "private root", "landlock", "no_new_privs", "no capabilities",
         "rlimits",
     ]
+
+    /// Where names of programs are looked for, whatever `PATH` a process is given.
+    package static let searchPath = String(cString: krux_search_path())
+
+    /// The program that a name means, as it is now.
+    package static func locate(_ name: String) -> String? {
+        guard !name.isEmpty, !name.contains("/") else { return nil }
+        return searchPath.split(separator: ":").map { "\($0)/\(name)" }.first { path in
+            var status = stat()
+            return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG && access(path, X_OK) == 0
+        }
+    }
 
     /// The version of Landlock this kernel has; below 1 for none.
     package static var landlockABI: Int { Int(krux_landlock_abi()) }

@@ -257,6 +257,8 @@ import Testing
             while ContinuousClock.now < deadline {
                 text = try tmux("capture-pane", "-p").replacing(/[0-9]+s ago/, with: "0s ago")
                     .replacing(/[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}/, with: "2026-01-01 00:00:00")
+                    // Not every machine has it.
+                    .replacing("systemctl (which is not installed)", with: "systemctl (/usr/bin/systemctl)")
                 if isRight(text) { return text }
                 usleep(30_000)
             }
@@ -290,8 +292,8 @@ import Testing
                     Policy:     team-moderate
                     Rule:       process.run → approval_required
                     Reason:     Service management commands require supervisor approval
-                    Effect:     Runs systemctl in /workspace/my-agent, confined to the workspace
-                    and without network, for at most 60 s
+                    Effect:     Runs systemctl (/usr/bin/systemctl) in /workspace/my-agent,
+                    confined to the workspace and without network, for at most 60 s
 
 
 

@@ -32,6 +32,54 @@ import Testing
         }
     }
 
+    /// Neither the gateway's own PATH nor an agent's decides what a program's name means, and the person who is asked
+    /// sees what it is.
+    @Test func aNameMeansTheInstalledProgram() async throws {
+        try await withTemporaryFolder { folder in
+            let kruxos = Kruxos(home: folder + "/home")
+            let token = try kruxos.createAgent("tester")
+            try write(
+                "capabilities:\n  process.run: { rules: [{ condition: { command: uname }, tier: autonomous }], tier: approval_required }\n",
+                to: kruxos.home + "/policies/agents/tester.yaml")
+            let gateway = try RealGateway(kruxos, wrapper: ["/usr/bin/env", "PATH=.:/workspace/tester:/usr/bin:/bin"])
+            defer { gateway.stop() }
+            let workspace = kruxos.home + "/workspaces/tester"
+            for name in ["uname", "only-here"] {
+                try write("#!/bin/sh\necho the agent\n", to: "\(workspace)/\(name)")
+                #expect(chmod("\(workspace)/\(name)", 0o755) == 0)
+            }
+            func run(_ arguments: String) throws -> JSONValue {
+                let reply = try Kruxos.execute(
+                    "/usr/bin/curl",
+                    [
+                        "-sS", "-H", "Authorization: Bearer \(token)", "-d",
+                        "{\"capability\":\"process.run\",\"arguments\":\(arguments)}", gateway.agentsURL + "/v1/call",
+                    ])
+                return try JSONParser.parse(reply.output)
+            }
+            #expect(try run(#"{"command":"uname"}"#)["data"]?["stdout"] == "Linux\n")
+            for (arguments, what) in [
+                (#"{"command":"uname","env":{"PATH":"/workspace/tester"}}"#, "Runs uname (/usr/bin/uname)"),
+                (#"{"command":"only-here"}"#, "Runs only-here (which is not installed)"),
+            ] {
+                let asked = try run(arguments)
+                let id = try #require(asked["error"]?["context"]?["request_id"]?.string, "\(asked)")
+                let shown = try kruxos.run("approve", "show", id, "--full").output
+                #expect(shown.contains(what), "\(shown)")
+                _ = try kruxos.run("approve", "accept", id)
+                let ended = try Kruxos.execute(
+                    "/usr/bin/curl",
+                    [
+                        "-sS", "-H", "Authorization: Bearer \(token)",
+                        gateway.agentsURL + "/v1/approvals/\(id)?wait=20",
+                    ]
+                ).output
+                #expect(!ended.contains("the agent"), "\(ended)")
+                #expect(ended.contains("Linux") || ended.contains("NotFound"), "\(ended)")
+            }
+        }
+    }
+
     /// 50 in CI; `KRUXOS_TEST_KILLS` asks for more.
     @Test func nothingIsLostUnderKills() async throws {
         try await withTemporaryFolder { folder in

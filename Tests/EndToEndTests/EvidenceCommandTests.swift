@@ -216,7 +216,9 @@ import Testing
     }
 
     @Test func pruningForgetsTheContentAndKeepsTheProof() async throws {
-        try await RealGateway.with { gateway, token in
+        try await RealGateway.with(policies: [
+            "agents/tester.yaml": "capabilities:\n  process.run: { tier: approval_required }\n"
+        ]) { gateway, token in
             let kruxos = gateway.kruxos
             let secret = "the-content-nobody-may-find-again"
             let seq = try #require(
@@ -226,6 +228,22 @@ import Testing
                         "audit_seq"]?.int)
             let receipt = kruxos.home + "/receipt"
             _ = try kruxos.run("audit", "receipt", "\(seq)", "--out", receipt)
+            // What was asked for, and what people said to it.
+            for word in ["hello", "bye"] {
+                let asked = try call(
+                    gateway, token,
+                    #"{"capability":"process.run","arguments":{"command":"echo","args":["\#(secret)","\#(word)"]}}"#)
+                let id = try #require(asked["error"]?["context"]?["request_id"]?.string, "\(asked)")
+                let accepted = try kruxos.run("approve", "accept", id, "--reason", secret)
+                try #require(accepted.code == 0, "\(accepted.output)\(accepted.errors)")
+                _ = try Kruxos.execute(
+                    "/usr/bin/curl",
+                    [
+                        "-sS", "-H", "Authorization: Bearer \(token)",
+                        gateway.agentsURL + "/v1/approvals/\(id)?wait=20",
+                    ])
+            }
+            #expect(try kruxos.run("approve", "list", "--all", "--limit", "1").output.contains("--limit shows more"))
             #expect(try kruxos.run("audit", "query", "--json").output.contains(secret))
             let pruned = try kruxos.run("audit", "prune", "--older-than", "0s", "--yes")
             #expect(pruned.code == 0 && pruned.output.contains("forgotten"), "\(pruned.output)\(pruned.errors)")

@@ -166,4 +166,175 @@ import Testing
             #expect(told["title"] == "2 requests wait" && told["events"]?.array?.count == 2, "\(text)")
         }
     }
+
+    /// In quiet hours nobody is told; the message waits for their end.
+    @Test func quietHoursHoldMessages() async throws {
+        try await RealGateway.with(policies: [
+            "agents/tester.yaml": "capabilities:\n  process.run: { tier: approval_required }\n"
+        ]) { gateway, token in
+            let folder = gateway.kruxos.home + "/.."
+            // By the machine's clock, from two hours ago to two hours from now.
+            let hour = Calendar(identifier: .gregorian).component(.hour, from: Date())
+            func clock(_ hour: Int) -> String {
+                let text = "\((hour + 24) % 24)"
+                return (text.count == 1 ? "0" : "") + text + ":00"
+            }
+            try use(
+                """
+                name: org
+                notifiers:
+                  quiet: { kind: command, command: [/bin/sh, -c, "cat >> \(folder)/quiet"], quiet: "\(clock(hour - 2))-\(clock(hour + 3))" }
+                  tell: { kind: command, command: [/bin/sh, -c, "cat >> \(folder)/told"], quiet: "\(clock(hour + 5))-\(clock(hour + 6))" }
+                """, gateway)
+            let id = try ask(gateway, token, "hello")
+            func due() throws -> [Substring] {
+                try Kruxos.execute(
+                    "/usr/bin/sqlite3",
+                    [
+                        gateway.kruxos.home + "/kruxos.db",
+                        "SELECT notifier, request, (due_at / 1000000 - unixepoch()) / 3600 FROM deliveries",
+                    ]
+                ).output.split(separator: "\n")
+            }
+            // The one is told, the other's delivery stands postponed.
+            while !FileManager.default.fileExists(atPath: folder + "/told") { usleep(20_000) }
+            while try due().map({ $0.hasPrefix("quiet|\(id)|1") || $0.hasPrefix("quiet|\(id)|2") }) != [true] {
+                usleep(20_000)
+            }
+            #expect(!FileManager.default.fileExists(atPath: folder + "/quiet"))
+        }
+    }
+
+    /// What a link's page is sent by whoever found it: refused, the server lives, and the request waits on.
+    @Test func hostileFormsAnswerNothing() async throws {
+        try await RealGateway.with(policies: [
+            "agents/tester.yaml": "capabilities:\n  process.run: { tier: approval_required }\n"
+        ]) { gateway, token in
+            let folder = gateway.kruxos.home + "/.."
+            try use(
+                """
+                name: org
+                links: { base_url: "\(gateway.supervisorsURL)" }
+                notifiers:
+                  tell: { kind: command, command: [/bin/sh, -c, "cat > \(folder)/new; mv \(folder)/new \(folder)/told"], answers_as: alice }
+                """, gateway)
+            let id = try ask(gateway, token, "<script>alert(1)</script>")
+            while !FileManager.default.fileExists(atPath: folder + "/told") { usleep(20_000) }
+            let told = try JSONParser.parse(
+                String(contentsOfFile: folder + "/told", encoding: .utf8).trimmingCharacters(in: .newlines))
+            let link = try #require(told["link"]?.string)
+            let long = String(repeating: "a", count: 20_000)
+            try write(long, to: folder + "/long")
+            for form in [
+                "", "decision", "decision=", "decision=APPROVE", "decision=approve&decision=reject", "=approve",
+                "decision=approve%00", "%", "decision=%ff%fe", "&&&&", "decision[]=approve", #"{"decision":"approve"}"#,
+                "reason=approve", "x=" + String(repeating: "&decision=", count: 1000), "@" + folder + "/long",
+            ] {
+                let page = try curl("--data-binary", form, link)
+                #expect(page.contains("Not answered"), "\(form.prefix(50)): \(page.prefix(300))")
+            }
+            for arguments in [
+                ["-X", "PUT"], ["-X", "DELETE"], ["-I"], ["-F", "decision=approve"],
+                ["-H", "Origin: null", "-d", "decision=approve"],
+                ["-H", "Host: evil.example", "-d", "decision=approve"],
+            ] {
+                let page = try Kruxos.execute("/usr/bin/curl", ["-s", "-i", "-m", "30"] + arguments + [link]).output
+                #expect(page.hasPrefix("HTTP/1.1 4"), "\(arguments): \(page.prefix(300))")
+            }
+            for other in [
+                link + "/", link + "%20", link + "/../" + link.suffix(64), String(link.dropLast(64)), link.uppercased(),
+                String(link.dropLast(64)) + String(repeating: "0", count: 64),
+                String(link.dropLast(64)) + String(repeating: "%2e", count: 200),
+            ] {
+                let page = try curl("--path-as-is", "-d", "decision=approve", other)
+                #expect(!page.contains("is approved"), "\(other): \(page.prefix(300))")
+            }
+            let shown = try gateway.kruxos.run("approve", "show", id, "--json").output
+            #expect(shown.contains("\"pending\""), "\(shown)")
+            // As a phone's browser shows it: what the agent wrote is text.
+            let page = try Kruxos.execute(
+                "/usr/bin/chromium",
+                [
+                    "--headless=new", "--no-sandbox", "--disable-gpu", "--user-data-dir=\(folder)/browser",
+                    "--timeout=20000", "--dump-dom", link,
+                ])
+            #expect(page.output.contains("&lt;script&gt;alert(1)&lt;/script&gt;"), "\(page.output)\(page.errors)")
+            #expect(page.output.contains("Approve</button>") && !page.output.contains("<script"), "\(page.output)")
+            #expect(try curl("-d", "decision=reject&reason=100%25+no", link).contains("\(id) is rejected"))
+            #expect(try gateway.kruxos.run("approve", "show", id).output.contains("100% no"))
+        }
+    }
+
+    /// The supervisors' port takes supervisors' tokens, and nobody else's.
+    @Test func supervisorsAnswerOverTheirPort() async throws {
+        try await RealGateway.with(policies: [
+            "agents/tester.yaml":
+                "capabilities:\n  process.run: { tier: approval_required, approvers: [\"role:security\"] }\n"
+        ]) { gateway, token in
+            let kruxos = gateway.kruxos
+            func add(_ name: String, _ role: String) throws -> String {
+                let added = try kruxos.run("supervisor", "add", name, "--role", role, "--json")
+                return try #require(try JSONParser.parse(added.output)["token"]?.string, "\(added.errors)")
+            }
+            let alice = try add("alice", "security")
+            let bob = try add("bob", "builder")
+            let first = try ask(gateway, token, "one")
+            let second = try ask(gateway, token, "two")
+            func port(_ token: String?, _ path: String, _ body: String? = nil) throws -> JSONValue {
+                let who = token.map { ["-H", "Authorization: Bearer \($0)"] } ?? []
+                let said = try Kruxos.execute(
+                    "/usr/bin/curl",
+                    ["-s", "-m", "30"] + who + (body.map { ["-d", $0] } ?? []) + [gateway.supervisorsURL + path]
+                ).output
+                return try JSONParser.parse(said)
+            }
+            let list = "/v1/approvals"
+            for stranger in [nil, token, "", "x", alice + "0", String(alice.dropLast())] {
+                for path in [list, list + "/" + first, "/", "/v1/nothing"] {
+                    #expect(try port(stranger, path)["error"]?["error_type"] == "Unauthenticated")
+                }
+                #expect(
+                    try port(stranger, list + "/" + first, #"{"approve":true,"supervisor_token":"\#(alice)"}"#)[
+                        "error"]?[
+                            "error_type"] == "Unauthenticated")
+            }
+            let waiting = try port(bob, list)["approvals"]?.array
+            #expect(waiting?.map { $0["id"]?.string } == [first, second])
+            #expect(try port(bob, list + "?agent=nobody")["approvals"]?.array?.isEmpty == true)
+            #expect(try port(bob, list + "?limit=1&all=true")["approvals"]?.array?.count == 1)
+            for query in ["?limit=0", "?limit=1001", "?all=yes", "?x=1", "?limit=1&limit=2", "?agent=%ff", "?limit"] {
+                #expect(try port(bob, list + query)["error"]?["error_type"] == "InvalidRequest", "\(query)")
+            }
+            let seen = try #require(try port(alice, list + "/" + first)["seen"]?.string)
+            for body in ["", "[]", "{}", #"{"approve":"yes"}"#, #"{"approve":true,"segments":"1"}"#, "{"] {
+                #expect(try port(alice, list + "/" + first, body)["error"] != nil, "\(body)")
+            }
+            // Bob is not asked, whoever he says he is; he may say no.
+            let forged = try port(
+                bob, list + "/" + first, #"{"approve":true,"id":"\#(first)","supervisor_token":"\#(alice)"}"#)
+            #expect(forged["error"]?["error_type"] == "PermissionDenied", "\(forged)")
+            let stale = try port(
+                alice, list + "/" + first, #"{"approve":true,"seen":"\#(String(repeating: "0", count: 64))"}"#)
+            #expect(stale["error"]?["error_type"] == "Conflict", "\(stale)")
+            let answered = try port(alice, list + "/" + first, #"{"approve":true,"seen":"\#(seen)","id":"\#(second)"}"#)
+            #expect(answered["id"]?.string == first && answered["decided_by"] == "supervisor:alice", "\(answered)")
+            let ended = try JSONParser.parse(
+                curl("-H", "Authorization: Bearer \(token)", gateway.agentsURL + "/v1/approvals/\(first)?wait=20"))
+            #expect(ended["data"]?["stdout"] == "one\n", "\(ended)")
+            #expect(try port(bob, list + "/" + second, #"{"approve":false,"reason":"no"}"#)["state"] == "rejected")
+            #expect(try port(alice, list + "/" + first + "/retry", "{}")["error"]?["error_type"] == "Conflict")
+            _ = try kruxos.run("supervisor", "revoke", "alice")
+            #expect(try port(alice, list)["error"]?["error_type"] == "Unauthenticated")
+            #expect(try kruxos.run("audit", "verify").code == 0)
+        }
+    }
+
+    /// Tasks, lists and withdrawals, with the official client.
+    @Test func tasksEndWithTheResult() async throws {
+        try await RealGateway.with(policies: [
+            "agents/tester.yaml": "capabilities:\n  filesystem.delete: { tier: approval_required }\n"
+        ]) { gateway, token in
+            _ = try Peer.run("mcp_tasks.py", [Kruxos.path, gateway.kruxos.home, gateway.agentsURL, token])
+        }
+    }
 }

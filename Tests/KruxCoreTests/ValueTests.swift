@@ -26,6 +26,19 @@ import Testing
     @Test(arguments: ["", "s", "-1h", "1", "1y", "1.5h", "99999999999d"])
     func noDurationsAreRefused(_ text: String) { #expect(HumanDuration(text) == nil) }
 
+    /// From, until, a minute of the day, and how long it stays quiet.
+    @Test(
+        arguments: [
+            (1320, 420, 1319, nil), (1320, 420, 1320, 540), (1320, 420, 1439, 421), (1320, 420, 0, 420),
+            (1320, 420, 419, 1), (1320, 420, 420, nil), (540, 1020, 539, nil), (540, 1020, 540, 480),
+            (540, 1020, 1019, 1),
+            (540, 1020, 1020, nil), (0, 1440, 0, 1440), (0, 1440, 1439, 1), (1380, 1440, 0, nil),
+            (1380, 1440, 1380, 60),
+        ] as [(Int64, Int64, Int64, Int64?)])
+    func quietHoursEnd(_ from: Int64, _ until: Int64, _ minute: Int64, _ left: Int64?) {
+        #expect(NotifierSettings.Quiet(from: from, until: until).left(at: minute) == left)
+    }
+
     @Test(arguments: ["a", "my-agent", "0", "a--b", String(repeating: "a", count: 63)])
     func agentNames(_ text: String) { #expect(AgentName(text)?.text == text) }
 

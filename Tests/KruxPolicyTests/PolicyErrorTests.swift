@@ -24,6 +24,73 @@ import Testing
             "rules:\n  - { capability: filesystem.read }",
             "active.yaml:2:5: the rule for `filesystem.read` has no `tier`"
         ),
+        (
+            "links: { base_url: \"https://user@gate.example.com\" }",
+            "active.yaml:1:20: `base_url` needs the address of the supervisors' port"
+        ),
+        ("links: { valid_for: 10m }", "active.yaml:1:8: `links` has no `base_url`"),
+        ("links: { base_url: \"ftp://gate.example.com\" }", "active.yaml:1:20: `base_url` needs"),
+        ("links: { base_url: \"https://a.example\", valid_for: 2d }", "active.yaml:1:52: `valid_for`"),
+        ("links: { base_url: \"https://a.example\", token: x }", "active.yaml:1:41: unknown key `token`"),
+        ("notifiers: [desk]", "active.yaml:1:12: `notifiers` needs a map"),
+        ("notifiers: { a b: { kind: desktop } }", "active.yaml:1:14: `a b` is no name of a notifier"),
+        ("notifiers: { a: { on: [approval] } }", "active.yaml:1:17: the notifier `a` has no `kind`"),
+        (
+            "notifiers: { a: { kind: destkop } }",
+            "active.yaml:1:25: `destkop` is no kind of notifier; did you mean `desktop`?"
+        ),
+        (
+            "notifiers: { a: { kind: desktop, on: [approvals] } }",
+            "active.yaml:1:39: `approvals` is nothing a notifier is told"
+        ),
+        ("notifiers: { a: { kind: command, command: [] } }", "active.yaml:1:17: the notifier `a` has no `command`"),
+        (
+            "notifiers: { a: { kind: webhook, url: \"https://h.example\" } }",
+            "active.yaml:1:17: the notifier `a` has no `secret_file`"
+        ),
+        (
+            "notifiers: { a: { kind: webhook, url: \"file:///etc/passwd\", secret_file: /s } }",
+            "active.yaml:1:39: `url` needs an address that begins with https:// or http://"
+        ),
+        (
+            "notifiers: { a: { kind: webhook, url: \"https://h.example\", secret_file: s } }",
+            "active.yaml:1:73: `secret_file` needs an absolute path"
+        ),
+        (
+            "notifiers: { a: { kind: webhook, url: \"https://h.example\", secret: hunter2 } }",
+            "active.yaml:1:60: unknown key `secret`"
+        ),
+        (
+            "notifiers: { a: { kind: email, server: \"http://r.example\", from: a@b.example, to: [c@d.example] } }",
+            "active.yaml:1:40: `server` needs an address that begins with smtp:// or smtps://"
+        ),
+        (
+            "notifiers: { a: { kind: email, server: \"smtp://r.example\", from: \"a@b.example\\r\\nBcc: x@y.example\", to: [c@d.example] } }",
+            "active.yaml:1:17: `a@b.example"
+        ),
+        (
+            "notifiers: { a: { kind: email, server: \"smtp://r.example\", from: a@b.example, to: [] } }",
+            "active.yaml:1:17: the notifier `a` has no `to`"
+        ),
+        (
+            "notifiers: { a: { kind: desktop, answers_as: \"role:boss\" } }",
+            "active.yaml:1:46: `role:boss` is no supervisor's name"
+        ),
+        ("notifiers: { a: { kind: desktop, batch: 2h } }", "active.yaml:1:41: `batch`"),
+        ("notifiers: { a: { kind: desktop, after: -1m } }", "active.yaml:1:41: `after`"),
+        ("notifiers: { a: { kind: desktop, quiet: 22:00 } }", "active.yaml:1:41: `quiet` needs two times of the day"),
+        (
+            "notifiers: { a: { kind: desktop, quiet: \"22:00-22:00\" } }",
+            "active.yaml:1:41: `quiet` needs two times of the day"
+        ),
+        (
+            "notifiers: { a: { kind: desktop, quiet: \"25:00-07:00\" } }",
+            "active.yaml:1:41: `quiet` needs two times of the day"
+        ),
+        (
+            "notifiers: { a: { kind: desktop, quiet: \"7:00-9:00\" } }",
+            "active.yaml:1:41: `quiet` needs two times of the day"
+        ),
         ("rules: {}", "active.yaml:1:8: `rules` needs a list"),
         ("- a", "active.yaml:1:1: a policy is a map"),
         ("", "active.yaml:1:1: the file holds no policy"),

@@ -52,7 +52,7 @@ struct krux_limits {
 
 /* A launch. Strings end with NUL, lists with a null pointer. */
 struct krux_launch {
-    const char *const *arguments; /* [0] is looked up in the new root's PATH unless it has a slash */
+    const char *const *arguments; /* [0] is looked for in krux_search_path() unless it has a slash */
     const char *const *environment;
     const char *workspace; /* absolute path in the new root where the workspace is seen */
     const char *directory; /* relative to the workspace: the working directory; empty for itself */
@@ -70,6 +70,9 @@ int krux_zygote_start(void);
 /* Launches; the descriptors stay the caller's. Not for two threads at once. Returns a pidfd (the caller closes it) or
  * a negative errno. */
 int krux_zygote_launch(const struct krux_launch *launch);
+
+/* Where names of programs are looked for in the new root. */
+const char *krux_search_path(void);
 
 /* The kernel's Landlock ABI; 0 when it has none. */
 int krux_landlock_abi(void);

@@ -13,7 +13,7 @@ package struct ProcessRun: Capability {
         input: [
             .required(
                 "command", .string(minLength: 1, maxLength: 4096),
-                "The program: a name found on PATH, or a path in the workspace such as `./deploy.sh`.",
+                "The program: the name of an installed one, or a path in the workspace such as `./deploy.sh`.",
                 role: .command(arguments: "args", shell: "shell", environment: "env")),
             .optional(
                 "args", .array(.string(maxLength: 128 << 10), maxItems: 4096), "Its arguments, one each.",
@@ -116,7 +116,7 @@ package struct ProcessRun: Capability {
         let workspace = context.workspace
         let directory = try workspace.place(input.directory)
         var environment = [
-            "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin", "HOME": workspace.root,
+            "PATH": ConfinedProcess.searchPath, "HOME": workspace.root,
             "USER": context.agent.text, "LOGNAME": context.agent.text, "LANG": "C.UTF-8", "TMPDIR": "/tmp",
             "TERM": "dumb", "KRUXOS_AGENT": context.agent.text,
         ]
@@ -207,7 +207,13 @@ package struct ProcessRun: Capability {
     }
 
     package func preview(_ input: Input, _ context: CallContext) throws(StructuredError) -> Preview {
-        var effect = input.shell ? "Gives a line to /bin/sh" : "Runs \(input.command)"
+        var effect = "Gives a line to /bin/sh"
+        if !input.shell {
+            effect = "Runs \(input.command)"
+            if !input.command.contains("/") {
+                effect += ConfinedProcess.locate(input.command).map { " (\($0))" } ?? " (which is not installed)"
+            }
+        }
         effect += " in \(input.directory)"
         if !input.environment.isEmpty {
             effect += " with " + input.environment.keys.sorted().joined(separator: ", ") + " set"
