@@ -3,9 +3,14 @@
 #include "csandbox.h"
 #include "internal.h"
 
+#include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <grp.h>
+#include <net/if.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -16,6 +21,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -32,6 +38,10 @@ struct landlock_ruleset {
     uint64_t handled_access_fs;
     uint64_t handled_access_net; /* ABI 4 */
     uint64_t scoped;             /* ABI 6 */
+};
+struct landlock_port {
+    uint64_t allowed_access;
+    uint64_t port;
 };
 struct landlock_path {
     uint64_t allowed_access;
@@ -74,6 +84,44 @@ int krux_map_identity(uid_t uid, gid_t gid) {
     if (error < 0) return error;
     snprintf(line, sizeof line, "%u %u 1\n", gid, gid);
     return write_file("/proc/self/gid_map", line);
+}
+
+int krux_map_identity_of(pid_t child, uid_t uid, uid_t agent) {
+    char path[64], lines[96];
+    snprintf(lines, sizeof lines, "%u %u 1\n%u %u 1\n", uid, uid, agent, agent);
+    snprintf(path, sizeof path, "/proc/%d/uid_map", (int)child);
+    int error = write_file(path, lines);
+    if (error < 0) return error;
+    snprintf(path, sizeof path, "/proc/%d/gid_map", (int)child);
+    return write_file(path, lines);
+}
+
+/* The loopback interface of a new network namespace is down. */
+static int raise_loopback(void) {
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    struct ifreq request;
+    memset(&request, 0, sizeof request);
+    strcpy(request.ifr_name, "lo");
+    request.ifr_flags = IFF_UP | IFF_RUNNING;
+    int error = ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? -errno : 0;
+    close(fd);
+    return error;
+}
+
+int krux_listen_for_proxy(void) {
+    int error = raise_loopback();
+    if (error < 0) return error;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(KRUX_PROXY_PORT)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 128) < 0) {
+        error = -errno;
+        close(fd);
+        return error;
+    }
+    return fd;
 }
 
 /* Directories of the system, read-only and executable. What is a symbolic link outside is the same link inside. */
@@ -119,7 +167,7 @@ static unsigned long locked_flags(const char *path) {
     return flags;
 }
 
-static int bind(const char *source, const char *target, int read_only) {
+static int bind_mount(const char *source, const char *target, int read_only) {
     if (mount(source, target, NULL, MS_BIND | MS_REC | MS_SILENT, NULL) < 0) return -errno;
     unsigned long flags = MS_BIND | MS_REMOUNT | MS_NOSUID | MS_SILENT | locked_flags(target);
     if (read_only) flags |= MS_RDONLY;
@@ -128,7 +176,7 @@ static int bind(const char *source, const char *target, int read_only) {
 }
 
 /* Shows `path` of the machine at the same place of the new root. What is not there is left out. */
-static int show(const char *path) {
+static int show(const char *path, int read_only) {
     char source[4096], target[4096];
     snprintf(source, sizeof source, "/oldroot%s", path);
     snprintf(target, sizeof target, "/newroot%s", path);
@@ -155,7 +203,7 @@ static int show(const char *path) {
         if (fd < 0) return -errno;
         close(fd);
     }
-    return bind(source, target, 1);
+    return bind_mount(source, target, read_only);
 }
 
 static int build_devices(void) {
@@ -176,8 +224,75 @@ static int build_devices(void) {
     return 0;
 }
 
+/* Shows the directory behind a descriptor at `target`, below /newroot. A descriptor of another mount namespace cannot be
+ * bound, so its path is, and the result must be the same directory. */
+static int show_directory(int fd, const char *target, int read_only) {
+    char text[64], source[4200] = "/oldroot";
+    struct stat wanted, found;
+    snprintf(text, sizeof text, "/oldroot/proc/self/fd/%d", fd);
+    ssize_t length = readlink(text, source + strlen("/oldroot"), sizeof source - strlen("/oldroot") - 1);
+    if (length < 0 || fstat(fd, &wanted) < 0) return -errno;
+    source[strlen("/oldroot") + (size_t)length] = 0;
+    int error = make_directories(target);
+    if (error == 0) error = bind_mount(source, target, read_only);
+    if (error < 0) return error;
+    if (stat(target, &found) < 0) return -errno;
+    return found.st_dev == wanted.st_dev && found.st_ino == wanted.st_ino ? 0 : -ESTALE;
+}
+
+/* What of the workspace stays as it is: each is mounted over itself, read-only. One that is not there is left out. */
+static int protect(const char *workspace, const char *const *names) {
+    int base = open(workspace, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (base < 0) return -errno;
+    int error = 0;
+    for (; error == 0 && *names; names++) {
+        int fd = krux_openat2(base, *names, O_PATH | O_CLOEXEC | O_NOFOLLOW, 0, 0x08 | 0x04 | 0x02);
+        if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP) continue;
+        if (fd < 0) {
+            error = fd;
+            break;
+        }
+        char place[64];
+        struct stat status;
+        if (fstat(fd, &status) == 0 && (S_ISREG(status.st_mode) || S_ISDIR(status.st_mode))) {
+            snprintf(place, sizeof place, "/oldroot/proc/self/fd/%d", fd);
+            if (mount(place, place, NULL, MS_BIND | MS_REC | MS_SILENT, NULL) < 0) error = -errno;
+            /* The descriptor still means what is below the new mount; opened again it means the mount. */
+            close(fd);
+            fd = krux_openat2(base, *names, O_PATH | O_CLOEXEC | O_NOFOLLOW, 0, 0x08 | 0x04 | 0x02);
+            if (error == 0 && fd < 0) error = fd;
+            snprintf(place, sizeof place, "/oldroot/proc/self/fd/%d", fd);
+            unsigned long flags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_SILENT | locked_flags(place);
+            if (error == 0 && mount("none", place, NULL, flags, NULL) < 0) error = -errno;
+        }
+        if (fd >= 0) close(fd);
+    }
+    close(base);
+    return error;
+}
+
+/* Every directory and file at the machine's root, as it is. */
+static int show_everything(void) {
+    DIR *root = opendir("/oldroot");
+    if (!root) return -errno;
+    int error = 0;
+    struct dirent *entry;
+    while (error == 0 && (entry = readdir(root))) {
+        const char *name = entry->d_name;
+        if (!strcmp(name, ".") || !strcmp(name, "..") || !strcmp(name, "proc") || !strcmp(name, "workspace") ||
+            !strcmp(name, "tmp") || !strcmp(name, "dev"))
+            continue;
+        char path[300];
+        snprintf(path, sizeof path, "/%s", name);
+        error = show(path, 0);
+    }
+    closedir(root);
+    return error;
+}
+
 int krux_build_root(const struct krux_launch *launch) {
     char text[4200];
+    int everything = launch->files == KRUX_FULL_ACCESS;
     /* Nothing done here reaches the machine's own mounts, and nothing mounted there later appears here. */
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE | MS_SILENT, NULL) < 0) return -errno;
     if (mount("tmpfs", "/tmp", "tmpfs", MS_NODEV | MS_NOSUID | MS_SILENT, "mode=0755,size=4m") < 0) return -errno;
@@ -187,16 +302,27 @@ int krux_build_root(const struct krux_launch *launch) {
     if (syscall(SYS_pivot_root, "/tmp", "/tmp/oldroot") < 0) return -errno;
     if (chdir("/") < 0) return -errno;
 
-    for (const char *const *path = system_directories; *path; path++) {
-        int error = show(*path);
+    int error = 0;
+    if (everything) {
+        error = show_everything();
         if (error < 0) return error;
+        /* Not even then the gate's own files. */
+        snprintf(text, sizeof text, "/newroot%s", launch->home);
+        if (launch->home[0] && mount("tmpfs", text, "tmpfs", MS_NODEV | MS_NOSUID | MS_SILENT, "mode=0700,size=4k") < 0 &&
+            errno != ENOENT)
+            return -errno;
+    } else {
+        for (const char *const *path = system_directories; *path; path++) {
+            error = show(*path, 1);
+            if (error < 0) return error;
+        }
+        if (mkdir("/newroot/etc", 0755) < 0) return -errno;
+        for (const char *const *path = configuration_files; *path; path++) {
+            error = show(*path, 1);
+            if (error < 0) return error;
+        }
     }
-    if (mkdir("/newroot/etc", 0755) < 0) return -errno;
-    for (const char *const *path = configuration_files; *path; path++) {
-        int error = show(*path);
-        if (error < 0) return error;
-    }
-    int error = build_devices();
+    error = build_devices();
     if (error < 0) return error;
 
     /* A private /tmp, gone with the process. */
@@ -208,22 +334,17 @@ int krux_build_root(const struct krux_launch *launch) {
     if (mkdir("/newroot/proc", 0555) < 0) return -errno;
     (void)!mount("proc", "/newroot/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SILENT, NULL);
 
-    /* The workspace. A descriptor of another mount namespace cannot be bound, so its path is, and the result must be
-     * the same directory. */
-    char workspace[4200], source[4200] = "/oldroot";
-    struct stat wanted, found;
-    snprintf(text, sizeof text, "/oldroot/proc/self/fd/%d", launch->workspace_fd);
-    ssize_t length = readlink(text, source + strlen("/oldroot"), sizeof source - strlen("/oldroot") - 1);
-    if (length < 0 || fstat(launch->workspace_fd, &wanted) < 0) return -errno;
-    source[strlen("/oldroot") + (size_t)length] = 0;
-    if (snprintf(workspace, sizeof workspace, "/newroot%s", launch->workspace) >= (int)sizeof workspace)
-        return -ENAMETOOLONG;
-    error = make_directories(workspace);
+    char target[4200];
+    if (snprintf(target, sizeof target, "/newroot%s", launch->workspace) >= (int)sizeof target) return -ENAMETOOLONG;
+    error = show_directory(launch->workspace_fd, target, launch->files == KRUX_READ_ONLY);
+    if (error == 0 && launch->files == KRUX_WORKSPACE_WRITE) error = protect(target, launch->protect);
+    for (uint32_t index = 0; error == 0 && launch->mounts[index]; index++) {
+        /* "rw/mnt/label" or "ro/mnt/label". */
+        const char *mount = launch->mounts[index];
+        if (snprintf(target, sizeof target, "/newroot%s", mount + 2) >= (int)sizeof target) return -ENAMETOOLONG;
+        error = show_directory(launch->mount_fds[index], target, mount[1] == 'o' || launch->files == KRUX_READ_ONLY);
+    }
     if (error < 0) return error;
-    error = bind(source, workspace, 0);
-    if (error < 0) return error;
-    if (stat(workspace, &found) < 0) return -errno;
-    if (found.st_dev != wanted.st_dev || found.st_ino != wanted.st_ino) return -ESTALE;
 
     if (umount2("/oldroot", MNT_DETACH) < 0) return -errno;
     if (chdir("/newroot") < 0) return -errno;
@@ -266,16 +387,17 @@ static int allow(int ruleset, const char *path, uint64_t access, int required) {
     return error;
 }
 
-static int apply_landlock(const char *workspace) {
+static int apply_landlock(const struct krux_launch *launch) {
     int abi = krux_landlock_abi();
     if (abi < 1) return -ENOSYS;
+    int everything = launch->files == KRUX_FULL_ACCESS;
     struct landlock_ruleset rules = {.handled_access_fs = LL_ALL_ABI1};
     size_t size = sizeof rules.handled_access_fs;
     if (abi >= 2) rules.handled_access_fs |= LL_REFER;
     if (abi >= 3) rules.handled_access_fs |= LL_TRUNCATE;
     if (abi >= 5) rules.handled_access_fs |= LL_IOCTL_DEV;
     if (abi >= 4) {
-        rules.handled_access_net = 3; /* bind and connect of TCP; no rule allows any */
+        rules.handled_access_net = everything ? 0 : 3; /* bind and connect of TCP */
         size = offsetof(struct landlock_ruleset, scoped);
     }
     if (abi >= 6) {
@@ -287,13 +409,28 @@ static int apply_landlock(const char *workspace) {
     uint64_t read = LL_EXECUTE | LL_READ_FILE | LL_READ_DIR;
     /* Everything but device nodes. */
     uint64_t write = rules.handled_access_fs & ~(uint64_t)(LL_MAKE_CHAR | LL_MAKE_BLOCK | LL_IOCTL_DEV);
-    int error = allow(ruleset, workspace, write, 1);
-    if (error == 0) error = allow(ruleset, "/tmp", write, 1);
+    if (everything) {
+        int error = allow(ruleset, "/", rules.handled_access_fs, 1);
+        if (error == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) < 0) error = -errno;
+        close(ruleset);
+        return error;
+    }
+    char here[64];
+    snprintf(here, sizeof here, "/proc/self/fd/%d", launch->workspace_fd);
+    int error = allow(ruleset, launch->root ? launch->workspace : here, launch->files == KRUX_READ_ONLY ? read : write, 1);
+    for (const char *const *mount = launch->mounts; error == 0 && launch->root && *mount; mount++)
+        error = allow(ruleset, *mount + 2, (*mount)[1] == 'o' || launch->files == KRUX_READ_ONLY ? read : write, 1);
+    /* Without a root of its own it has no /tmp of its own. */
+    if (error == 0 && launch->root) error = allow(ruleset, "/tmp", write, 1);
+    if (error == 0 && launch->proxy_fd >= 0 && abi >= 4) {
+        struct landlock_port rule = {.allowed_access = 2 /* connect */, .port = KRUX_PROXY_PORT};
+        if (syscall(SYS_landlock_add_rule, ruleset, 2 /* LANDLOCK_RULE_NET_PORT */, &rule, 0) < 0) error = -errno;
+    }
     for (const char *const *path = system_directories; error == 0 && *path; path++)
         error = allow(ruleset, *path, read, 0);
     if (error == 0) error = allow(ruleset, "/etc", LL_READ_FILE | LL_READ_DIR, 1);
     if (error == 0) error = allow(ruleset, "/proc", LL_READ_FILE | LL_READ_DIR, 1);
-    if (error == 0) error = allow(ruleset, "/", LL_READ_DIR, 1);
+    if (error == 0 && launch->root) error = allow(ruleset, "/", LL_READ_DIR, 1);
     for (const char *const *name = devices; error == 0 && *name; name++) {
         char path[64];
         snprintf(path, sizeof path, "/dev/%s", *name);
@@ -304,8 +441,14 @@ static int apply_landlock(const char *workspace) {
     return error;
 }
 
-static int drop_privileges(void) {
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) return -errno;
+/* From a root gateway to the agents' own user, without groups. */
+static int change_user(uid_t uid) {
+    if (setgroups(0, NULL) < 0) return -errno;
+    if (setresgid(uid, uid, uid) < 0) return -errno;
+    return setresuid(uid, uid, uid) < 0 ? -errno : 0;
+}
+
+static int drop_bounding_set(void) {
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 && errno != EINVAL) return -errno;
     for (int capability = 0; capability < 64; capability++) {
         if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0) {
@@ -313,6 +456,10 @@ static int drop_privileges(void) {
             return -errno;
         }
     }
+    return 0;
+}
+
+static int drop_capabilities(void) {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct none[2];
     memset(none, 0, sizeof none);
@@ -364,16 +511,36 @@ static int search_and_execute(const char *name, char *const *arguments, char *co
     return result;
 }
 
-int krux_confine_and_exec(const struct krux_launch *launch, uint32_t *failed) {
+/* Whether a layer is asked for. One that fails ends the launch, unless it may be missing. */
+static int wanted(const struct krux_launch *launch, uint32_t layer) { return !(launch->omit & layer); }
+static int settle(const struct krux_launch *launch, uint32_t layer, int error, uint32_t *held) {
+    if (error == 0) *held |= layer;
+    return error < 0 && !(launch->optional & layer) ? error : 0;
+}
+
+int krux_confine_and_exec(const struct krux_launch *launch, uint32_t *failed, uint32_t *held, int report_fd) {
     setsid();
     umask(077);
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     *failed = KRUX_STEP_DIRECTORY;
     if (null < 0 || dup2(null, 0) < 0 || dup2(launch->stdout_fd, 1) < 0 || dup2(launch->stderr_fd, 2) < 0)
         return -errno;
-    /* Everything else closes at exec; the status descriptor is needed until then. */
+    /* Everything else closes at exec; what is reported goes out before. */
     if (syscall(SYS_close_range, 3, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */) < 0) return -errno;
-    if (chdir(launch->workspace) < 0) return -errno;
+    if (wanted(launch, KRUX_LAYER_CAPABILITIES) && launch->root) {
+        *failed = KRUX_STEP_PRIVILEGES;
+        int error = drop_bounding_set();
+        if (error < 0 && !(launch->optional & KRUX_LAYER_CAPABILITIES)) return error;
+        *failed = KRUX_STEP_DIRECTORY;
+    }
+    if (launch->uid && wanted(launch, KRUX_LAYER_USER)) {
+        *failed = KRUX_STEP_IDENTITY;
+        int error = settle(launch, KRUX_LAYER_USER, change_user(launch->uid), held);
+        if (error < 0) return error;
+        *failed = KRUX_STEP_DIRECTORY;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (launch->root ? chdir(launch->workspace) < 0 : fchdir(launch->workspace_fd) < 0) return -errno;
     if (launch->directory[0]) {
         int fd = krux_openat2(AT_FDCWD, launch->directory, O_PATH | O_DIRECTORY | O_CLOEXEC, 0,
                               0x08 | 0x04 | 0x02 /* BENEATH, NO_SYMLINKS, NO_MAGICLINKS */);
@@ -381,25 +548,29 @@ int krux_confine_and_exec(const struct krux_launch *launch, uint32_t *failed) {
         if (fchdir(fd) < 0) return -errno;
     }
     *failed = KRUX_STEP_LIMITS;
-    int error = apply_limits(&launch->limits);
+    int error = 0;
+    if (wanted(launch, KRUX_LAYER_LIMITS)) error = settle(launch, KRUX_LAYER_LIMITS, apply_limits(&launch->limits), held);
     if (error < 0) return error;
     *failed = KRUX_STEP_PRIVILEGES;
     /* The session keyring is inherited and holds the owner's keys; an empty one of its own replaces it. */
     if (syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL) < 0 && errno != ENOSYS) return -errno;
-    error = drop_privileges();
-    if (error < 0) return error;
+    /* Never left out: what follows needs it. */
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) return -errno;
     *failed = KRUX_STEP_LANDLOCK;
-    error = apply_landlock(launch->workspace);
+    if (wanted(launch, KRUX_LAYER_LANDLOCK)) error = settle(launch, KRUX_LAYER_LANDLOCK, apply_landlock(launch), held);
+    if (error < 0) return error;
+    *failed = KRUX_STEP_PRIVILEGES;
+    if (wanted(launch, KRUX_LAYER_CAPABILITIES))
+        error = settle(launch, KRUX_LAYER_CAPABILITIES, drop_capabilities(), held);
     if (error < 0) return error;
     reset_signals();
+    *failed = KRUX_STEP_SECCOMP;
+    if (wanted(launch, KRUX_LAYER_SECCOMP)) error = settle(launch, KRUX_LAYER_SECCOMP, krux_apply_seccomp(), held);
+    if (error < 0) return error;
     *failed = KRUX_STEP_EXEC;
+    struct krux_report ready = {.step = KRUX_STEP_NONE, .layers = *held};
+    if (write(report_fd, &ready, sizeof ready) != (ssize_t)sizeof ready) return -EPIPE;
     return search_and_execute(
         launch->arguments[0], (char *const *)launch->arguments, (char *const *)launch->environment);
 }
 
-int krux_exec_failed(int status_fd) {
-    /* The read end is the gateway's: whether something was written shows in the pipe's fill level. */
-    int bytes = 0;
-    if (ioctl(status_fd, 0x541B /* FIONREAD */, &bytes) < 0) return 0;
-    return bytes > 0;
-}

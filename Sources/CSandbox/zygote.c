@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -22,16 +24,24 @@
 static int zygote_socket = -1;
 static pid_t zygote_owner = 0;
 
-enum { LAUNCH_FDS = 5, MAX_STRINGS = 1 << 14 };
+/* Launch, workspace, output, error, status; then the proxy's socket if there is one, then mounts. */
+enum { LAUNCH_FDS = 5, MOST_FDS = LAUNCH_FDS + 1 + KRUX_MOST_MOUNTS, MAX_STRINGS = 1 << 14 };
 
-/* A launch on the wire is a memfd: the limits, three counts, then the strings one after the other, each with its NUL:
- * workspace, directory, arguments, environment. */
+/* A launch on the wire is a memfd: what is no text, the lists' counts, then the strings one after the other, each with its
+ * NUL: workspace, directory, home, and the lists. */
+enum { SINGLES = 3, LISTS = 4 };
 struct wire_header {
     struct krux_limits limits;
-    uint32_t arguments;
-    uint32_t environment;
+    uint32_t files, optional, omit, uid, has_proxy;
+    uint32_t counts[LISTS]; /* arguments, environment, mounts, protect */
     uint64_t bytes;
 };
+
+static const char *const *const *list_of(const struct krux_launch *launch, int index) {
+    const char *const *const *lists[LISTS] = {
+        &launch->arguments, &launch->environment, &launch->mounts, &launch->protect};
+    return lists[index];
+}
 
 static void close_from(int first, int keep) {
     if (keep < first) {
@@ -58,7 +68,7 @@ static int write_all(int fd, const void *data, size_t size) {
 
 static int send_message(int socket, int32_t value, const int *fds, int count) {
     struct iovec data = {&value, sizeof value};
-    char control[CMSG_SPACE(sizeof(int) * LAUNCH_FDS)];
+    char control[CMSG_SPACE(sizeof(int) * MOST_FDS)];
     struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
     memset(control, 0, sizeof control);
     if (count > 0) {
@@ -78,7 +88,7 @@ static int send_message(int socket, int32_t value, const int *fds, int count) {
 /* Returns the number of descriptors received, or a negative errno; -EPIPE at the end. */
 static int receive_message(int socket, int32_t *value, int *fds, int capacity) {
     struct iovec data = {value, sizeof *value};
-    char control[CMSG_SPACE(sizeof(int) * LAUNCH_FDS)];
+    char control[CMSG_SPACE(sizeof(int) * MOST_FDS)];
     struct msghdr message = {
         .msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     ssize_t count;
@@ -101,6 +111,13 @@ static int receive_message(int socket, int32_t *value, int *fds, int capacity) {
     return count == (ssize_t)sizeof *value ? received : -EPROTO;
 }
 
+int krux_receive_descriptor(int socket) {
+    int32_t value;
+    int fd = -1;
+    int count = receive_message(socket, &value, &fd, 1);
+    return count < 0 ? count : count == 1 ? fd : -EPROTO;
+}
+
 /* A launch as it was read, to be given back once the clone has its own copy. */
 struct held {
     void *base;
@@ -119,77 +136,153 @@ static int read_launch(int memory, struct krux_launch *launch, struct held *held
     held->size = (size_t)status.st_size;
     const struct wire_header *header = (const void *)base;
     if (header->bytes != (uint64_t)status.st_size - sizeof *header || base[status.st_size - 1] != 0) return -EPROTO;
-    if (header->arguments == 0 || header->arguments > MAX_STRINGS || header->environment > MAX_STRINGS) return -EPROTO;
-    size_t total = 2 + header->arguments + header->environment;
-    const char **list = calloc(total + 2, sizeof *list);
+    size_t total = SINGLES + LISTS;
+    for (int index = 0; index < LISTS; index++) {
+        if (header->counts[index] > MAX_STRINGS) return -EPROTO;
+        total += header->counts[index];
+    }
+    if (header->counts[0] == 0 || header->counts[2] > KRUX_MOST_MOUNTS) return -EPROTO;
+    const char **list = calloc(total, sizeof *list);
     if (!list) return -ENOMEM;
     held->list = list;
     const char *cursor = base + sizeof *header, *end = base + status.st_size;
-    const char **arguments = list, **environment = list + header->arguments + 1;
-    for (size_t index = 0; index < total; index++) {
+    const char **singles[SINGLES] = {&launch->workspace, &launch->directory, &launch->home};
+    for (int index = 0; index < SINGLES; index++) {
         if (cursor >= end) return -EPROTO;
-        if (index == 0) launch->workspace = cursor;
-        else if (index == 1) launch->directory = cursor;
-        else if (index < 2 + header->arguments) arguments[index - 2] = cursor;
-        else environment[index - 2 - header->arguments] = cursor;
+        *singles[index] = cursor;
         cursor += strlen(cursor) + 1;
     }
-    launch->arguments = arguments;
-    launch->environment = environment;
+    const char *const **lists[LISTS] = {&launch->arguments, &launch->environment, &launch->mounts, &launch->protect};
+    for (int index = 0; index < LISTS; index++) {
+        *lists[index] = list;
+        for (uint32_t item = 0; item < header->counts[index]; item++) {
+            if (cursor >= end) return -EPROTO;
+            *list++ = cursor;
+            cursor += strlen(cursor) + 1;
+        }
+        list++; /* the null pointer at its end */
+    }
     launch->limits = header->limits;
+    launch->files = header->files;
+    launch->optional = header->optional;
+    launch->omit = header->omit;
+    launch->uid = header->uid;
+    launch->proxy_fd = header->has_proxy ? 0 : -1;
     return 0;
 }
 
-static void report(int status_fd, uint32_t step, int error, int wait_status) {
-    struct krux_report message = {
-        .step = step, .error = error, .wait_status = wait_status, .landlock_abi = (uint32_t)krux_landlock_abi()};
+static void report(const struct krux_launch *launch, struct krux_report message) {
+    message.landlock_abi = (uint32_t)krux_landlock_abi();
     /* Nobody is left to tell when the other end is gone. */
-    (void)!write(status_fd, &message, sizeof message);
+    (void)!write(launch->status_fd, &message, sizeof message);
 }
 
+static void fail(const struct krux_launch *launch, uint32_t step, int error) {
+    report(launch, (struct krux_report){.step = step, .error = -error});
+}
+
+/* Hands the gateway each connection that a program makes to the proxy's port, and waits for signals of its children. */
+static void serve_proxy(const struct krux_launch *launch, int listener, int signals) {
+    struct pollfd waiting[2] = {{.fd = signals, .events = POLLIN}, {.fd = listener, .events = POLLIN}};
+    for (;;) {
+        if (poll(waiting, 2, -1) < 0 && errno != EINTR) return;
+        if (waiting[0].revents) {
+            struct signalfd_siginfo signal;
+            (void)!read(signals, &signal, sizeof signal);
+            return;
+        }
+        if (!waiting[1].revents) continue;
+        int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        if (connection < 0) continue;
+        /* The gateway gone: so is this process, soon. */
+        (void)send_message(launch->proxy_fd, 0, &connection, 1);
+        close(connection);
+    }
+}
+
+static volatile pid_t program;
+/* To the program and what it has kept in its session. */
+static void forward_signal(int number) { kill(-program, number); }
+
 /* Process 1 of the new namespace: builds the root, starts the program, reaps, reports. Never returns. */
-static void init_process(const struct krux_launch *launch, uid_t uid, gid_t gid) {
+static void init_process(struct krux_launch *launch, uid_t uid, gid_t gid, int go, uint32_t layers) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    prctl(PR_SET_DUMPABLE, 1); /* to write its own uid_map */
     signal(SIGCHLD, SIG_DFL);
     int step = KRUX_STEP_IDENTITY;
-    int error = krux_map_identity(uid, gid);
-    if (error == 0) {
-        step = KRUX_STEP_ROOT;
-        error = krux_build_root(launch);
+    int error = 0;
+    launch->root = (layers & KRUX_LAYER_NAMESPACES) != 0;
+    if (launch->root) {
+        prctl(PR_SET_DUMPABLE, 1); /* to write its own uid_map */
+        char word = 1;
+        if (go < 0) {
+            error = krux_map_identity(uid, gid);
+        } else if (read(go, &word, 1) != 1 || word != 0) {
+            error = -EPERM;
+        }
+        if (error == 0) {
+            step = KRUX_STEP_ROOT;
+            error = krux_build_root(launch);
+        }
+    }
+    int listener = -1, signals = -1;
+    if (error == 0 && launch->proxy_fd >= 0) {
+        step = KRUX_STEP_NETWORK;
+        listener = krux_listen_for_proxy();
+        sigset_t children;
+        sigemptyset(&children);
+        sigaddset(&children, SIGCHLD);
+        sigprocmask(SIG_BLOCK, &children, NULL);
+        signals = signalfd(-1, &children, SFD_CLOEXEC);
+        error = listener < 0 ? listener : signals < 0 ? -errno : 0;
+    }
+    int ends[2];
+    if (error == 0 && pipe2(ends, O_CLOEXEC) < 0) error = -errno;
+    pid_t child = error == 0 ? fork() : -1;
+    if (error == 0 && child < 0) {
+        step = KRUX_STEP_CLONE;
+        error = -errno;
     }
     if (error < 0) {
-        report(launch->status_fd, step, -error, 0);
-        _exit(125);
-    }
-    pid_t child = fork();
-    if (child < 0) {
-        report(launch->status_fd, KRUX_STEP_CLONE, errno, 0);
+        fail(launch, step, error);
         _exit(125);
     }
     if (child == 0) {
+        /* The pipe's end is the last that is told what happened; close_range marks it for exec. */
         uint32_t failed = KRUX_STEP_NONE;
-        error = krux_confine_and_exec(launch, &failed);
-        report(launch->status_fd, failed, -error, 0);
+        error = krux_confine_and_exec(launch, &failed, &layers, ends[1]);
+        struct krux_report message = {.step = failed, .error = -error, .layers = layers};
+        (void)!write(ends[1], &message, sizeof message);
         _exit(126);
     }
+    /* What the gateway wants of the program reaches this process. */
+    program = child;
+    struct sigaction forward = {.sa_handler = forward_signal};
+    const int forwarded[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
+    for (size_t index = 0; index < sizeof forwarded / sizeof *forwarded; index++)
+        sigaction(forwarded[index], &forward, NULL);
     prctl(PR_SET_DUMPABLE, 0);
+    close(ends[1]);
     close(launch->stdout_fd);
     close(launch->stderr_fd);
+    struct krux_report started = {.step = KRUX_STEP_EXEC, .error = EPIPE}, next;
+    while (read(ends[0], &next, sizeof next) == (ssize_t)sizeof next) started = next;
+    report(launch, started);
+    if (started.step != KRUX_STEP_NONE) _exit(126);
     for (;;) {
         int status;
-        pid_t ended = wait(&status);
-        if (ended < 0 && errno == EINTR) continue;
-        if (ended < 0) _exit(125);
-        if (ended != child) continue;
-        /* A failed step has been reported by the child itself. */
-        if (!(WIFEXITED(status) && WEXITSTATUS(status) == 126 && krux_exec_failed(launch->status_fd)))
-            report(launch->status_fd, KRUX_STEP_NONE, 0, status);
-        _exit(0); /* and the kernel kills what is left of the namespace */
+        if (listener >= 0) serve_proxy(launch, listener, signals);
+        pid_t ended;
+        while ((ended = waitpid(-1, &status, listener >= 0 ? WNOHANG : 0)) > 0) {
+            if (ended != child) continue;
+            if (!launch->root) kill(-child, SIGKILL); /* its session; there is no namespace to take the rest along */
+            report(launch, (struct krux_report){.wait_status = status, .layers = started.layers, .ended = 1});
+            _exit(0); /* and the kernel kills what is left of the namespace */
+        }
+        if (ended < 0 && errno != EINTR) _exit(125);
     }
 }
 
-static void launch_one(int socket, int *fds) {
+static void launch_one(int socket, int *fds, int count) {
     struct krux_launch launch;
     memset(&launch, 0, sizeof launch);
     struct held held = {NULL, 0, NULL};
@@ -199,26 +292,55 @@ static void launch_one(int socket, int *fds) {
     launch.stdout_fd = fds[2];
     launch.stderr_fd = fds[3];
     launch.status_fd = fds[4];
+    int next = LAUNCH_FDS;
+    if (result == 0 && launch.proxy_fd >= 0) {
+        if (next < count) launch.proxy_fd = fds[next++];
+        else result = -EPROTO;
+    }
+    for (int index = 0; result == 0 && launch.mounts[index]; index++) {
+        if (next < count) launch.mount_fds[index] = fds[next++];
+        else result = -EPROTO;
+    }
+    /* A root gateway's child learns its users from here, who alone may say. */
+    int go[2] = {-1, -1};
+    if (result == 0 && launch.uid && pipe2(go, O_CLOEXEC) < 0) result = -errno;
     if (result == 0) {
         uid_t uid = geteuid();
         gid_t gid = getegid();
+        uint32_t layers = 0;
+        uint64_t flags = 0;
+        if (!(launch.omit & KRUX_LAYER_NAMESPACES)) {
+            layers |= KRUX_LAYER_NAMESPACES;
+            flags |= CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
+            if (launch.files != KRUX_FULL_ACCESS && !(launch.omit & KRUX_LAYER_NETWORK)) {
+                layers |= KRUX_LAYER_NETWORK;
+                flags |= CLONE_NEWNET;
+            }
+        }
         struct clone_args arguments = {
-            .flags = CLONE_PIDFD | CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC |
-                     CLONE_NEWUTS,
-            .pidfd = (uint64_t)(uintptr_t)&pidfd,
-            .exit_signal = SIGCHLD,
-        };
+            .flags = CLONE_PIDFD | flags, .pidfd = (uint64_t)(uintptr_t)&pidfd, .exit_signal = SIGCHLD};
         long child = syscall(SYS_clone3, &arguments, sizeof arguments);
+        if (child < 0 && flags && (launch.optional & KRUX_LAYER_NAMESPACES)) {
+            layers = 0;
+            arguments.flags = CLONE_PIDFD;
+            child = syscall(SYS_clone3, &arguments, sizeof arguments);
+        }
         if (child == 0) {
             close(socket);
-            init_process(&launch, uid, gid);
+            if (go[1] >= 0) close(go[1]);
+            init_process(&launch, uid, gid, go[0], layers);
         }
         if (child < 0) {
             /* Not the gateway's fault but the machine's: it is told which step cannot be had. */
-            report(launch.status_fd, KRUX_STEP_CLONE, errno, 0);
             result = -errno;
+            fail(&launch, KRUX_STEP_CLONE, result);
+        } else if (go[1] >= 0) {
+            char word = layers & KRUX_LAYER_NAMESPACES && krux_map_identity_of((pid_t)child, uid, launch.uid) < 0;
+            (void)!write(go[1], &word, 1);
         }
     }
+    if (go[0] >= 0) close(go[0]);
+    if (go[1] >= 0) close(go[1]);
     if (held.base) munmap(held.base, held.size);
     free(held.list);
     send_message(socket, result, &pidfd, result == 0 ? 1 : 0);
@@ -240,12 +362,12 @@ static void zygote_main(int socket) {
     close_from(3, socket);
     for (;;) {
         int32_t value;
-        int fds[LAUNCH_FDS];
-        int count = receive_message(socket, &value, fds, LAUNCH_FDS);
+        int fds[MOST_FDS];
+        int count = receive_message(socket, &value, fds, MOST_FDS);
         if (count == -EPIPE) _exit(0); /* the gateway is gone; PDEATHSIG takes what runs */
         if (count < 0) _exit(1);
-        if (count == LAUNCH_FDS)
-            launch_one(socket, fds);
+        if (count >= LAUNCH_FDS)
+            launch_one(socket, fds, count);
         else
             send_message(socket, -EPROTO, NULL, 0);
         for (int index = 0; index < count; index++) close(fds[index]);
@@ -302,30 +424,33 @@ int krux_zygote_start(void) {
 static int launch_through_zygote(const struct krux_launch *launch) {
     int error = krux_zygote_start();
     if (error < 0) return error;
-    struct wire_header header = {.limits = launch->limits};
-    header.bytes = strlen(launch->workspace) + strlen(launch->directory) + 2;
-    for (const char *const *item = launch->arguments; *item; item++) {
-        header.arguments++;
-        header.bytes += strlen(*item) + 1;
-    }
-    for (const char *const *item = launch->environment; *item; item++) {
-        header.environment++;
-        header.bytes += strlen(*item) + 1;
-    }
+    struct wire_header header = {
+        .limits = launch->limits, .files = launch->files, .optional = launch->optional, .omit = launch->omit,
+        .uid = launch->uid, .has_proxy = launch->proxy_fd >= 0};
+    const char *const singles[SINGLES] = {launch->workspace, launch->directory, launch->home};
+    for (int index = 0; index < SINGLES; index++) header.bytes += strlen(singles[index]) + 1;
+    for (int index = 0; index < LISTS; index++)
+        for (const char *const *item = *list_of(launch, index); *item; item++) {
+            header.counts[index]++;
+            header.bytes += strlen(*item) + 1;
+        }
+    if (header.counts[2] > KRUX_MOST_MOUNTS) return -E2BIG;
     int memory = (int)syscall(SYS_memfd_create, "kruxos-launch", 1U /* MFD_CLOEXEC */);
     if (memory < 0) return -errno;
     error = write_all(memory, &header, sizeof header);
-    if (error == 0) error = write_all(memory, launch->workspace, strlen(launch->workspace) + 1);
-    if (error == 0) error = write_all(memory, launch->directory, strlen(launch->directory) + 1);
-    for (const char *const *item = launch->arguments; error == 0 && *item; item++)
-        error = write_all(memory, *item, strlen(*item) + 1);
-    for (const char *const *item = launch->environment; error == 0 && *item; item++)
-        error = write_all(memory, *item, strlen(*item) + 1);
+    for (int index = 0; error == 0 && index < SINGLES; index++)
+        error = write_all(memory, singles[index], strlen(singles[index]) + 1);
+    for (int index = 0; index < LISTS; index++)
+        for (const char *const *item = *list_of(launch, index); error == 0 && *item; item++)
+            error = write_all(memory, *item, strlen(*item) + 1);
     int pidfd = -1;
     if (error == 0) {
-        int fds[LAUNCH_FDS] = {
+        int fds[MOST_FDS] = {
             memory, launch->workspace_fd, launch->stdout_fd, launch->stderr_fd, launch->status_fd};
-        error = send_message(zygote_socket, 0, fds, LAUNCH_FDS);
+        int count = LAUNCH_FDS;
+        if (header.has_proxy) fds[count++] = launch->proxy_fd;
+        for (uint32_t index = 0; index < header.counts[2]; index++) fds[count++] = launch->mount_fds[index];
+        error = send_message(zygote_socket, 0, fds, count);
     }
     if (error == 0) {
         int32_t result = -EPROTO;
@@ -354,7 +479,8 @@ __attribute__((constructor)) static void start_for_gateway(int argc, char **argv
     name = name ? name + 1 : argv[0];
     if (strcmp(name, "kruxos") != 0) return;
     for (int index = 1; index < argc; index++)
-        if (strcmp(argv[index], "serve") == 0 || strcmp(argv[index], "call") == 0) {
+        if (strcmp(argv[index], "serve") == 0 || strcmp(argv[index], "call") == 0 ||
+            strcmp(argv[index], "sandbox") == 0) {
             /* A failure shows again, with its reason, at the first launch. */
             (void)start_zygote(1);
             return;

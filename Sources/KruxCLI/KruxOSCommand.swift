@@ -14,7 +14,8 @@ package struct KruxOSCommand: AsyncParsableCommand {
             QuickstartCommand.self, ServeCommand.self, StatusCommand.self, AgentCommand.self, ApproveCommand.self,
             GrantsCommand.self, SupervisorCommand.self,
             AuditCommand.self, NotificationsCommand.self, WatchCommand.self, ConfigCommand.self, PolicyCommand.self,
-            CallCommand.self, BackupCommand.self, RestoreCommand.self, DoctorCommand.self, WitnessCommand.self,
+            CallCommand.self, BackupCommand.self, RestoreCommand.self, DoctorCommand.self, SandboxCommand.self,
+            WitnessCommand.self,
             MCPCommand.self,
         ])
 

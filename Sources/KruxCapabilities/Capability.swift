@@ -1,5 +1,6 @@
 package import KruxCore
 import KruxCrypto
+package import KruxSandbox
 
 /// One capability: its declaration and how it is done. One file each.
 package protocol Capability: Sendable {
@@ -86,13 +87,23 @@ package struct CallContext: Sendable {
     package let workspace: Workspace
     package let clock: WallClock
     package let host: HostServices
+    /// The box of a process that it starts.
+    package var confinement: Confinement
+    /// Places that no agent changes.
+    package let protected: ProtectedNames
+    /// What of them is held while processes run.
+    package let protectedFiles: ProtectedFiles
     /// Hides secrets in a text that people are shown.
     package let scrub: @Sendable (String) -> String
 
     package init(
         agent: AgentName, workspace: Workspace, clock: WallClock, host: HostServices,
-        scrub: @escaping @Sendable (String) -> String = { $0 }
+        confinement: Confinement = Confinement(), protected: ProtectedNames = ProtectedNames([]),
+        protectedFiles: ProtectedFiles? = nil, scrub: @escaping @Sendable (String) -> String = { $0 }
     ) {
+        self.confinement = confinement
+        self.protected = protected
+        self.protectedFiles = protectedFiles ?? ProtectedFiles(workspace: workspace)
         self.scrub = scrub
         self.agent = agent
         self.workspace = workspace

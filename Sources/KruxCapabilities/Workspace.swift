@@ -158,7 +158,7 @@ package final class Workspace: Sendable {
     }
 
     /// Where a link points, nil for anything else.
-    private func linkTarget(_ descriptor: Int32) -> String? {
+    func linkTarget(_ descriptor: Int32) -> String? {
         var status = stat()
         guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFLNK else { return nil }
         var buffer = [UInt8](repeating: 0, count: 4096)

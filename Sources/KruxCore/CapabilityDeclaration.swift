@@ -14,6 +14,8 @@ package struct CapabilityDeclaration: Sendable {
     package let output: ObjectSchema
     /// The errors it answers with, besides those of every call.
     package let errors: [DeclaredError]
+    /// A program runs on its behalf, confined as rules say with `sandbox:`.
+    package let startsProcess: Bool
 
     package struct DeclaredError: Sendable, Equatable {
         package let kind: StructuredError.Kind
@@ -29,7 +31,8 @@ package struct CapabilityDeclaration: Sendable {
 
     package init(
         _ name: StaticString, _ summary: String, whenToUse: String, effect: EffectClass, sideEffects: [String] = [],
-        tier: Tier, input: ObjectSchema, output: ObjectSchema, errors: [DeclaredError] = []
+        tier: Tier, input: ObjectSchema, output: ObjectSchema, errors: [DeclaredError] = [],
+        startsProcess: Bool = false
     ) {
         // INVARIANT: names are literals in the catalogue and a test reads every one of them.
         guard let parsed = CapabilityName("\(name)") else { preconditionFailure("`\(name)` is no capability name") }
@@ -42,6 +45,7 @@ package struct CapabilityDeclaration: Sendable {
         self.input = input
         self.output = output
         self.errors = errors
+        self.startsProcess = startsProcess
     }
 }
 

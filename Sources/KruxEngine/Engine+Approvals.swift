@@ -84,7 +84,7 @@ extension Engine {
         _ capability: AnyCapability, _ prepared: Prepared, _ decision: Decision, _ policy: ActivePolicy,
         _ caller: Caller
     ) throws -> Question {
-        let context = try context(caller)
+        let context = try context(caller, decision)
         let binding = try capability.binding(prepared.arguments, context)
         var shown: JSONObject
         do throws(StructuredError) {
@@ -259,6 +259,7 @@ extension Engine {
         record.approval = id
         let prepared: Prepared
         let capability: AnyCapability
+        let context: CallContext
         do {
             guard agent.status == .active, !agent.isSuspended else {
                 throw StructuredError(
@@ -269,9 +270,10 @@ extension Engine {
             let policy = policy
             let decision = policy.compiled.decide(prepared.facts)
             record.decision = (decision, policy)
+            context = try self.context(caller, decision)
             if decision.tier == .blocked { throw blocked(decision, policy.compiled, prepared) }
             capability = try implementation(prepared)
-            let (found, callContext) = (capability, try context(caller))
+            let (found, callContext) = (capability, context)
             try compare(request, prepared, try await looking { try found.binding(prepared.arguments, callContext) })
             try requireSound()
         } catch {
@@ -284,7 +286,6 @@ extension Engine {
         let intent = try await write(record.body(.intent, outcome: nil, self), record) { [audit] tx in
             try ApprovalQueue.begin(tx, id, intent: audit.lastAppended)
         }
-        let context = try context(caller)
         let clock = clock
         _ = await finishEffect(capability, prepared.arguments, context, record, intent: intent) { tx, result in
             switch result {

@@ -6,6 +6,7 @@ package import KruxCore
 import KruxCrypto
 import KruxPolicy
 import KruxRegistry
+import KruxSandbox
 import KruxStore
 import Logging
 import Synchronization
@@ -263,7 +264,7 @@ extension Engine {
     private func run(
         _ capability: AnyCapability, _ prepared: Prepared, _ decision: Decision, _ caller: Caller, _ record: CallRecord
     ) async throws -> CallReply {
-        let context = try context(caller)
+        let context = try context(caller, decision)
         if prepared.declaration.effect == .read {
             let data = try await capability.run(prepared.arguments, context)
             let seq = try await write(
@@ -397,8 +398,11 @@ extension Engine {
         return seq
     }
 
-    func context(_ caller: Caller) throws(StructuredError) -> CallContext {
-        CallContext(
+    /// - Parameter decision: says which box a process of the call is put into.
+    func context(_ caller: Caller, _ decision: Decision) throws(StructuredError) -> CallContext {
+        let compiled = policy.compiled
+        let settings = decision.sandboxes.isEmpty ? SandboxSettings() : compiled.sandbox(decision)
+        return CallContext(
             agent: caller.agent.name, workspace: try workspace(caller.agent.name), clock: clock,
             host: HostServices(
                 version: Self.version,
@@ -418,6 +422,8 @@ extension Engine {
                         description: compiled.active.description)
                 },
                 offers: { [self] in offers(to: caller) }, health: { [self] in health }),
+            confinement: Confinement(settings: settings, home: home.root),
+            protected: ProtectedNames(compiled.protected), protectedFiles: try protectedFiles(caller.agent.name),
             scrub: { [redactor] in redactor.scrub($0) })
     }
 

@@ -58,6 +58,7 @@ package final class Engine: Sendable {
     let policyChange = Mutex(())
     private let lock: WriterLock
     private let workspaces = Mutex<[String: Workspace]>([:])
+    private let guarded = Mutex<[String: ProtectedFiles]>([:])
     private let active: Mutex<ActivePolicy>
     /// Why the files in the policy folder are not in force.
     private let policyProblem = Mutex<String?>(nil)
@@ -187,6 +188,17 @@ package final class Engine: Sendable {
     var problem: String? {
         get { policyProblem.withLock { $0 } }
         set { policyProblem.withLock { $0 = newValue } }
+    }
+
+    /// What is protected in an agent's workspace, held while processes run there.
+    func protectedFiles(_ agent: AgentName) throws(StructuredError) -> ProtectedFiles {
+        let workspace = try workspace(agent)
+        return guarded.withLock { guarded in
+            if let known = guarded[agent.text] { return known }
+            let made = ProtectedFiles(workspace: workspace)
+            guarded[agent.text] = made
+            return made
+        }
     }
 
     func workspace(_ agent: AgentName) throws(StructuredError) -> Workspace {

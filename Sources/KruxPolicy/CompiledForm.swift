@@ -8,9 +8,9 @@ import KruxCrypto
 ///       "capabilities": [[name, effect], …],
 ///       "rules": [{layer, document, pattern, tier, at: [file, line, column], tier_at: [line, column],
 ///                  reason?, locked?, default?, conditions?: [as written], rate?: [max, seconds, on_exceed],
-///                  terms?: {approvers, quorum, expires?, remind_after?}}, …],
+///                  terms?: {approvers, quorum, expires?, remind_after?}, sandbox?: {files, hosts?, best_effort?}}, …],
 ///       "tables": [{title, chains: [[rule, …], …], of: [chain of each capability, …]}, …],
-///       "system": [table, …], "organisation": table, "tighten_only", "grants", "max_pending", "notifiers", "links",
+///       "system": [table, …], "organisation": table, "tighten_only", "grants", "max_pending", "notifiers", "links", "protected",
 ///       "roles": {role: mode}, "agents": {name: {own: table, tightening: [table, …], role?, mode?, max_pending?}},
 ///       "broken": {agent: [diagnostic, …]}, "warnings": [diagnostic, …], "zones": {name: [[from, offset], …]} }
 ///
@@ -42,6 +42,7 @@ extension CompiledPolicy {
             "grants": .bool(grantsAllowed), "max_pending": .optional(maxPending),
             "notifiers": .array(notifiers.map { .object($0.json) }),
             "links": links.map { ["base_url": .string($0.baseURL), "valid_for": .int($0.validSeconds)] } ?? .null,
+            "protected": .strings(protected),
             "roles": .object(JSONObject(roles.map { ($0.key, .string($0.value.rawValue)) })),
             "agents": .object(JSONObject(agents)),
             "broken": .object(
@@ -146,7 +147,8 @@ extension CompiledPolicy {
             capabilities: capabilities, rules: rules, warnings: try diagnostics(json["warnings"]),
             brokenAgents: Dictionary(brokenAgents, uniquingKeysWith: { first, _ in first }), tightenOnly: tightenOnly,
             grantsAllowed: grants, maxPending: json["max_pending"]?.int,
-            notifiers: notifiers, links: links, roles: Dictionary(roles, uniquingKeysWith: { first, _ in first }),
+            notifiers: notifiers, links: links, protected: (json["protected"]?.array ?? []).compactMap(\.string),
+            roles: Dictionary(roles, uniquingKeysWith: { first, _ in first }),
             zones: zones,
             tables: tables, system: system, organisation: organisation, agents: agents, conditionSources: texts.sources,
             catalogue: catalogue)
@@ -169,6 +171,7 @@ extension CompiledPolicy.RuleRecord {
             json["rate"] = [.int(limit.max), .int(limit.windowSeconds), .string(limit.onExceed.name)]
         }
         if let approval { json["terms"] = .object(approval.json) }
+        if let sandbox { json["sandbox"] = .object(sandbox.json) }
         return json
     }
 
@@ -199,7 +202,8 @@ extension CompiledPolicy.RuleRecord {
             locked: json["locked"]?.bool ?? false, isDefault: json["default"]?.bool ?? false, location: location,
             tierLocation: SourceLocation(file: file, line: Int(tierLine), column: Int(tierColumn)),
             conditions: conditions, rateLimit: limit,
-            approval: json["terms"]?.object.map(ApprovalTerms.init(json:)))
+            approval: json["terms"]?.object.map(ApprovalTerms.init(json:)),
+            sandbox: json["sandbox"]?.object.map(SandboxSettings.init(json:)))
     }
 }
 

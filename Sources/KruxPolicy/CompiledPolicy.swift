@@ -21,6 +21,8 @@ package struct CompiledPolicy: Sendable {
     package let maxPending: Int64?
     package let notifiers: [NotifierSettings]
     package let links: LinkSettings?
+    /// Names in a workspace that no agent changes, at any depth.
+    package let protected: [String]
     /// What the organisation says of roles.
     package let roles: [String: Mode]
 
@@ -41,7 +43,7 @@ package struct CompiledPolicy: Sendable {
     init(
         source: Digest, active: Active, capabilities: [Capability], rules: [RuleRecord], warnings: [PolicyDiagnostic],
         brokenAgents: [String: PolicyErrors], tightenOnly: Bool, grantsAllowed: Bool, maxPending: Int64?,
-        notifiers: [NotifierSettings], links: LinkSettings?, roles: [String: Mode],
+        notifiers: [NotifierSettings], links: LinkSettings?, protected: [String], roles: [String: Mode],
         zones: [String: TimeZoneTable], tables: [RuleTable], system: [Int], organisation: Int,
         agents: [String: AgentLayer], conditionSources: [JSONObject], catalogue: Catalogue
     ) {
@@ -56,6 +58,7 @@ package struct CompiledPolicy: Sendable {
         self.maxPending = maxPending
         self.notifiers = notifiers
         self.links = links
+        self.protected = protected
         self.roles = roles
         self.zones = zones
         self.tables = tables
@@ -130,6 +133,7 @@ package struct CompiledPolicy: Sendable {
         package let conditions: [Condition]
         package let rateLimit: RateLimit?
         package let approval: ApprovalTerms?
+        package let sandbox: SandboxSettings?
 
         /// The calls of an agent that the rule's limit counts.
         package func window(of agent: String) -> RateWindow {
@@ -161,6 +165,7 @@ package struct CompiledPolicy: Sendable {
         let limited: Bool
         /// Has terms for its questions.
         let hasTerms: Bool
+        let hasSandbox: Bool
         let index: Int32
         let conditions: [CompiledCondition]
     }

@@ -29,6 +29,8 @@ package struct Decision: Sendable, Equatable {
     package var limits: [Int32] = []
     /// Matching rules that say how a question is answered, as indices into `CompiledPolicy.rules`.
     package var terms: [Int32] = []
+    /// Matching rules that say how a process is confined, as indices into `CompiledPolicy.rules`.
+    package var sandboxes: [Int32] = []
 
     mutating func tighten(_ tier: Tier?, _ layer: PolicyLayer, _ rule: Int32) {
         guard let tier, tier > self.tier else { return }
@@ -63,6 +65,7 @@ extension CompiledPolicy {
             next.indeterminate = before.indeterminate || decision.indeterminate
             next.limits = before.limits + decision.limits.filter { !before.limits.contains($0) }
             next.terms = before.terms + decision.terms.filter { !before.terms.contains($0) }
+            next.sandboxes = before.sandboxes + decision.sandboxes.filter { !before.sandboxes.contains($0) }
             strictest = next
         }
         return strictest ?? decide(facts, Variant(), layer)
@@ -121,6 +124,7 @@ extension CompiledPolicy {
         var indeterminate = false
         var limits: [Int32] = []
         var terms: [Int32] = []
+        var sandboxes: [Int32] = []
 
         @inline(__always)
         mutating func add(_ candidate: CompiledRule) {
@@ -135,6 +139,7 @@ extension CompiledPolicy {
             if candidate.locked, locked.map({ candidate.tier > $0 }) ?? true { locked = candidate.tier }
             if candidate.limited { limits.append(candidate.index) }
             if candidate.hasTerms { terms.append(candidate.index) }
+            if candidate.hasSandbox { sandboxes.append(candidate.index) }
         }
 
         /// Both, the stricter standing.
@@ -147,6 +152,7 @@ extension CompiledPolicy {
             indeterminate = indeterminate || other.indeterminate
             if !other.limits.isEmpty { limits += other.limits }
             if !other.terms.isEmpty { terms += other.terms }
+            if !other.sandboxes.isEmpty { sandboxes += other.sandboxes }
         }
     }
 
@@ -250,7 +256,16 @@ extension CompiledPolicy {
         if !own.terms.isEmpty { decision.terms += own.terms }
         if !tightening.terms.isEmpty { decision.terms += tightening.terms }
         if !system.terms.isEmpty { decision.terms += system.terms }
+        decision.sandboxes = organisation.sandboxes
+        if !own.sandboxes.isEmpty { decision.sandboxes += own.sandboxes }
+        if !tightening.sandboxes.isEmpty { decision.sandboxes += tightening.sandboxes }
+        if !system.sandboxes.isEmpty { decision.sandboxes += system.sandboxes }
         return decision
+    }
+
+    /// The box a decided call's process runs in: what every matching rule leaves.
+    package func sandbox(_ decision: Decision) -> SandboxSettings {
+        .strictest(decision.sandboxes.compactMap { rules[Int($0)].sandbox })
     }
 
     /// The decision when those of its limits are used up for which `isFull` says so.

@@ -113,6 +113,7 @@ package struct PolicyCompiler {
             maxPending: chain.lazy.compactMap(\.maxPending).first?.value,
             notifiers: chain.lazy.compactMap(\.notifiers).first?.value ?? [],
             links: chain.lazy.compactMap(\.links).first?.value,
+            protected: Set((systemDocuments + chain).flatMap { $0.protected?.value ?? [] }).sorted(),
             roles: Dictionary(
                 chain.flatMap(\.roles).map { ($0.name, $0.mode) }, uniquingKeysWith: { topmost, _ in topmost }),
             zones: zones, tables: tables, system: system, organisation: organisationTable, agents: agents,
@@ -197,6 +198,7 @@ package struct PolicyCompiler {
     ) -> CompiledPolicy.AgentLayer? {
         guard let document = read(source, &errors) else { return nil }
         refuseOrganisationKeys(document, &errors)
+        refuse(document.protected?.location, "`protected` belongs to the organisation layer", &errors)
         if let named = document.agent, !named.value.utf8Equals(agent) {
             errors.append(
                 PolicyDiagnostic(
@@ -261,7 +263,7 @@ package struct PolicyCompiler {
                         layer: layer, document: document.name, pattern: rule.pattern.text, tier: rule.tier,
                         reason: rule.reason, locked: rule.locked, isDefault: false, location: rule.location,
                         tierLocation: rule.tierLocation, conditions: rule.conditions, rateLimit: rule.rateLimit,
-                        approval: rule.approval))
+                        approval: rule.approval, sandbox: rule.sandbox))
                 for capability in covered where !complete[capability] {
                     chains[capability].append(index)
                     if rule.conditions.isEmpty { complete[capability] = true }
@@ -276,7 +278,7 @@ package struct PolicyCompiler {
                     document: owner ?? documents.first { $0.defaults?.location == defaults.location }?.name ?? "",
                     pattern: "defaults", tier: defaults.tier, reason: nil, locked: defaults.locked, isDefault: true,
                     location: defaults.location, tierLocation: defaults.tierLocation, conditions: [],
-                    rateLimit: nil, approval: nil))
+                    rateLimit: nil, approval: nil, sandbox: nil))
             for capability in chains.indices where !complete[capability] { chains[capability].append(index) }
         }
         tables.append(
@@ -295,6 +297,12 @@ package struct PolicyCompiler {
             warnings.append(
                 PolicyDiagnostic(rule.location, "`\(rule.pattern.text)` covers no capability", hint: hint))
             return
+        }
+        if rule.sandbox != nil, !covered.contains(where: { catalogue.declarations[$0].startsProcess }) {
+            errors.append(
+                PolicyDiagnostic(
+                    rule.location, "`sandbox` says how a process is confined, and `\(rule.pattern.text)` starts none",
+                    hint: "remove `sandbox`"))
         }
         for (test, condition) in rule.conditions.flatMap(\.tests) {
             // Whether a capability has a path does not hang on which.
@@ -359,6 +367,7 @@ extension CompiledPolicy.RuleTable {
                     tier: record.tier,
                     binds: record.locked || (!record.isDefault && (record.tier == .blocked || tightenOnly)),
                     locked: record.locked, limited: record.rateLimit != nil, hasTerms: record.approval != nil,
+                    hasSandbox: record.sandbox != nil,
                     index: index, conditions: conditions)
                 compiled[index] = rule
                 rules.append(rule)

@@ -20,6 +20,8 @@ package struct PolicyDocument: Sendable {
     /// Where people are told of what waits.
     package var notifiers: Located<[NotifierSettings]>?
     package var links: Located<LinkSettings>?
+    /// Names in a workspace that no agent changes: `.git/hooks`, at any depth.
+    package var protected: Located<[String]>?
     /// Modes of roles.
     package var roles: [(name: String, mode: Mode, location: SourceLocation)] = []
     /// An agent's own role and mode, where the registry has none.
@@ -91,6 +93,7 @@ package struct Rule: Sendable {
     package var locked: Bool
     package var rateLimit: RateLimit?
     package var approval: ApprovalTerms?
+    package var sandbox: SandboxSettings?
     package var location: SourceLocation
     /// Where the tier's word stands.
     package var tierLocation: SourceLocation

@@ -30,14 +30,16 @@ package struct PolicyDocumentReader {
 
     private static let topKeys = [
         "name", "version", "description", "agent", "extends", "defaults", "agent_overrides", "grants", "max_pending",
-        "notifiers", "links", "roles", "role", "mode", "rules", "overrides", "capabilities",
+        "notifiers", "links", "protected", "roles", "role", "mode", "rules", "overrides", "capabilities",
     ]
     /// Named so that they are refused with a reason, never ignored.
     private static let futureTopKeys: Set<String> = ["sandbox"]
-    private static let futureEntryKeys: Set<String> = ["sandbox", "undo_for", "segments"]
+    private static let futureEntryKeys: Set<String> = ["undo_for", "segments"]
     private static let terms = ["approvers", "quorum", "expires", "remind_after"]
-    private static let conditional = ["condition", "conditions", "tier", "reason", "locked", "rate_limit"] + terms
-    private static let entry = ["tier", "reason", "locked", "rate_limit", "rules"] + terms
+    private static let conditional =
+        ["condition", "conditions", "tier", "reason", "locked", "rate_limit", "sandbox"]
+        + terms
+    private static let entry = ["tier", "reason", "locked", "rate_limit", "sandbox", "rules"] + terms
 
     private mutating func document(_ root: YAMLNode) -> PolicyDocument? {
         guard case .mapping(let pairs) = root.content else {
@@ -86,6 +88,8 @@ package struct PolicyDocumentReader {
                 ).map { .init(value: $0, location: keyNode.location) }
             case "notifiers":
                 document.notifiers = .init(value: nodes.notifiers(value), location: keyNode.location)
+            case "protected":
+                document.protected = .init(value: nodes.protected(value), location: keyNode.location)
             case "links": document.links = nodes.links(value).map { .init(value: $0, location: keyNode.location) }
             case "roles": document.roles = roles(value)
             case "role": document.role = role(value).map { .init(value: $0, location: keyNode.location) }
@@ -242,7 +246,7 @@ package struct PolicyDocumentReader {
             } else {
                 for (key, _) in rest {
                     guard let text = nodes.word(key) else { continue }
-                    if ["reason", "locked", "rate_limit"].contains(text) || Self.terms.contains(text) {
+                    if ["reason", "locked", "rate_limit", "sandbox"].contains(text) || Self.terms.contains(text) {
                         nodes.fail(
                             key, "`\(text)` belongs to a tier, and `\(pattern.text)` has only rules",
                             hint: "move it into the rules, or add a `tier`")
@@ -278,6 +282,7 @@ package struct PolicyDocumentReader {
         var reason: String?
         var locked = lockedByDefault
         var rateLimit: RateLimit?
+        var sandbox: SandboxSettings?
         var terms = ApprovalTerms()
         var firstTerm: YAMLNode?
         var conditions: [Condition] = []
@@ -294,6 +299,7 @@ package struct PolicyDocumentReader {
                 tierValue = nodes.tier(value)
                 tierLocation = value.location
             case "rate_limit": rateLimit = self.rateLimit(value)
+            case "sandbox": sandbox = nodes.sandbox(value)
             case "reason": reason = nodes.text(value, key)
             case "locked": locked = nodes.flag(value, key) ?? locked
             case "condition", "conditions": conditions += nodes.conditions(value, key)
@@ -336,7 +342,8 @@ package struct PolicyDocumentReader {
         }
         return Rule(
             pattern: pattern, tier: tierValue, conditions: conditions, reason: reason, locked: locked,
-            rateLimit: rateLimit, approval: firstTerm == nil ? nil : terms, location: location ?? node.location,
+            rateLimit: rateLimit, approval: firstTerm == nil ? nil : terms, sandbox: sandbox,
+            location: location ?? node.location,
             tierLocation: tierLocation)
     }
 }

@@ -17,7 +17,7 @@ package struct SandboxError: Error, Sendable, Equatable {
     package let message: String
     package let hint: String?
 
-    init(_ code: Code, _ message: String, hint: String? = nil) {
+    package init(_ code: Code, _ message: String, hint: String? = nil) {
         self.code = code
         self.message = message
         self.hint = hint
@@ -55,6 +55,11 @@ package struct SandboxError: Error, Sendable, Equatable {
             self.init(
                 .unavailable, "Landlock cannot be applied: \(reason)",
                 hint: "a kernel of at least 5.13 with Landlock enabled (`lsm=landlock,…`) is needed")
+        case KRUX_STEP_SECCOMP:
+            self.init(
+                .unavailable, "system calls cannot be filtered: \(reason)",
+                hint: "a kernel with CONFIG_SECCOMP_FILTER is needed")
+        case KRUX_STEP_NETWORK: self.init(.unavailable, "the network cannot be set up: \(reason)")
         case KRUX_STEP_PRIVILEGES: self.init(.unavailable, "privileges cannot be dropped: \(reason)")
         default: self.init(.unavailable, "the launcher failed at step \(step): \(reason)")
         }

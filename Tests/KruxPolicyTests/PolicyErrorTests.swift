@@ -28,6 +28,32 @@ import Testing
             "links: { base_url: \"https://user@gate.example.com\" }",
             "active.yaml:1:20: `base_url` needs the address of the supervisors' port"
         ),
+        (
+            "capabilities:\n  filesystem.read: { tier: notify, sandbox: read-only }",
+            "active.yaml:2:3: `sandbox` says how a process is confined, and `filesystem.read` starts none"
+        ),
+        (
+            "capabilities:\n  process.run: { tier: notify, sandbox: readonly }",
+            "active.yaml:2:41: `readonly` is no sandbox; did you mean `read-only`?"
+        ),
+        (
+            "capabilities:\n  process.run: { tier: notify, sandbox: { hosts: [\"a b\"] } }",
+            "active.yaml:2:51: `hosts`: `a b` is no host name"
+        ),
+        (
+            "capabilities:\n  process.run: { tier: notify, sandbox: { hosts: [\"a.example:0\"] } }",
+            "active.yaml:2:51: `hosts`: `a.example:0` is no host name"
+        ),
+        (
+            "capabilities:\n  process.run: { tier: notify, sandbox: { files: full-access, hosts: [a.example] } }",
+            "active.yaml:2:63: `full-access` has the machine's whole network"
+        ),
+        (
+            "capabilities:\n  process.run: { tier: notify, sandbox: { require: most } }",
+            "active.yaml:2:52: `most` is no value of `require`"
+        ),
+        ("protected: [../x]", "active.yaml:1:13: `../x` is no relative path of names"),
+        ("protected: [/x]", "active.yaml:1:13: `/x` is no relative path of names"),
         ("links: { valid_for: 10m }", "active.yaml:1:8: `links` has no `base_url`"),
         ("links: { base_url: \"ftp://gate.example.com\" }", "active.yaml:1:20: `base_url` needs"),
         ("links: { base_url: \"https://a.example\", valid_for: 2d }", "active.yaml:1:52: `valid_for`"),

@@ -5,12 +5,13 @@
  *
  * One launch, in order. Each step that fails ends the launch and is reported by name:
  *   clone      new user, mount, pid, net, ipc and uts namespaces
- *   identity   the caller's uid and gid, alone, mapped to themselves
+ *   identity   the caller's uid and gid, alone, mapped to themselves; a root gateway's child becomes the agents' user
  *   root       a new root of read-only system directories, a private /tmp and /dev, and the workspace
  *   limits     resource limits
  *   landlock   write below the workspace and /tmp only, read below the new root only; TCP, signals and abstract
  *              sockets where the kernel's ABI has them
  *   privileges no_new_privs, every capability dropped
+ *   seccomp    an allow-list of system calls
  *   exec       the program
  */
 #ifndef KRUX_CSANDBOX_H
@@ -31,14 +32,39 @@ enum krux_step {
     KRUX_STEP_PRIVILEGES,
     KRUX_STEP_DIRECTORY,
     KRUX_STEP_EXEC,
+    KRUX_STEP_SECCOMP,
+    KRUX_STEP_NETWORK,
 };
 
-/* What comes back on the status descriptor: exactly one of these, or end of file when the process was killed. */
+/* What holds a process, each by itself. no_new_privs and an empty session keyring always do. */
+enum krux_layer {
+    KRUX_LAYER_NAMESPACES = 1 << 0,   /* user, mount, pid, ipc, uts, and with them the private root */
+    KRUX_LAYER_NETWORK = 1 << 1,      /* a network namespace */
+    KRUX_LAYER_LANDLOCK = 1 << 2,
+    KRUX_LAYER_SECCOMP = 1 << 3,
+    KRUX_LAYER_CAPABILITIES = 1 << 4,
+    KRUX_LAYER_LIMITS = 1 << 5,
+    KRUX_LAYER_USER = 1 << 6,         /* another user than a root gateway's */
+};
+
+/* What a process may do to files. */
+enum krux_files {
+    KRUX_READ_ONLY = 0,       /* everything it sees is read-only but /tmp */
+    KRUX_WORKSPACE_WRITE = 1, /* the workspace and writable mounts may be written */
+    KRUX_FULL_ACCESS = 2,     /* the machine as the agents' user sees it, with its network, without KRUXOS_HOME */
+};
+
+enum { KRUX_MOST_MOUNTS = 32, KRUX_PROXY_PORT = 3128 };
+
+/* What comes back on the status descriptor: one when the program has been started, or could not be, and one when it has
+ * ended; end of file alone when the process was killed. */
 struct krux_report {
-    uint32_t step;       /* enum krux_step that failed; KRUX_STEP_NONE: the program ran and ended */
+    uint32_t step;       /* enum krux_step that failed; KRUX_STEP_NONE for none */
     int32_t error;       /* errno of the failed step */
-    int32_t wait_status; /* as waitpid gives it */
+    int32_t wait_status; /* as waitpid gives it, in the second report */
+    uint32_t layers;     /* enum krux_layer that hold */
     uint32_t landlock_abi;
+    uint32_t ended;      /* whether this is the second */
 };
 
 struct krux_limits {
@@ -56,11 +82,21 @@ struct krux_launch {
     const char *const *environment;
     const char *workspace; /* absolute path in the new root where the workspace is seen */
     const char *directory; /* relative to the workspace: the working directory; empty for itself */
+    const char *home;      /* KRUXOS_HOME, which full access does not show; empty for none */
+    const char *const *mounts;  /* "rw/mnt/label" or "ro/mnt/label", one for each of mount_fds */
+    const char *const *protect; /* relative to the workspace: read-only where they are there */
     struct krux_limits limits;
-    int workspace_fd; /* O_PATH directory */
+    uint32_t files;    /* enum krux_files */
+    uint32_t optional; /* layers that a machine need not have */
+    uint32_t omit;     /* layers that are left out, to look at the others alone */
+    uint32_t uid;      /* the agents' user and group, where the gateway is root; else 0 */
+    uint32_t root;     /* set by the launcher: the private root was built */
+    int workspace_fd;  /* O_PATH directory */
     int stdout_fd;
     int stderr_fd;
     int status_fd;
+    int proxy_fd; /* a SOCK_SEQPACKET socket that gets each connection to KRUX_PROXY_PORT; -1 for no network */
+    int mount_fds[KRUX_MOST_MOUNTS];
 };
 
 /* Starts the zygote, once per process. A constructor does it before main for `kruxos serve` and `kruxos call`.
@@ -82,6 +118,9 @@ int krux_pidfd_signal(int pidfd, int signal);
 
 /* openat2(2), which glibc does not wrap. `resolve` takes RESOLVE_* bits. Returns a descriptor or a negative errno. */
 int krux_openat2(int directory, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
+
+/* The next descriptor handed over on a socket such as `proxy_fd`'s other end, or a negative errno; -EPIPE at the end. */
+int krux_receive_descriptor(int socket);
 
 /* pipe2(2) with O_CLOEXEC. Returns 0 or a negative errno. */
 int krux_pipe(int ends[2]);

@@ -53,6 +53,7 @@ package struct FilesystemCopy: Capability {
         let workspace = context.workspace
         let source = try workspace.place(input.source)
         let destination = try workspace.place(input.destination)
+        try workspace.requireSameProtection(source, destination, keepsSource: true, context.protected)
         var output = Output(source: source.absolute, destination: destination.absolute)
         guard let status = try workspace.status(source) else { throw FileFailure.error(ENOENT, source.absolute) }
         guard status.st_mode & S_IFMT == S_IFDIR else {
@@ -76,6 +77,12 @@ package struct FilesystemCopy: Capability {
         try workspace.walk(source, depth: Workspace.deepest) { entry throws(StructuredError) in
             let below = entry.path.components.dropFirst(source.components.count)
             let target = Workspace.Path(workspace.root, destination.components + below)
+            // A copy of a whole folder may hold such a place; one that is there already is not written over.
+            if context.protected.place(target.components) != nil, entry.kind != "directory",
+                try workspace.status(target) != nil
+            {
+                throw Workspace.isProtected(target)
+            }
             switch entry.kind {
             case "directory": try workspace.makeFolders(target)
             case "file":

@@ -41,6 +41,7 @@ package struct FilesystemDelete: Capability {
 
     package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
         let path = try context.workspace.place(input.path)
+        try context.workspace.requireRemovable(path, context.protected)
         guard let status = try context.workspace.status(path) else { throw FileFailure.error(ENOENT, path.absolute) }
         let kind = Workspace.Entry(path: path, status: status).kind
         if kind == "directory", !input.recursive, !path.isRoot {

@@ -39,6 +39,7 @@ package struct FilesystemMove: Capability {
     package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
         let source = try context.workspace.place(input.source)
         let destination = try context.workspace.place(input.destination)
+        try context.workspace.requireSameProtection(source, destination, keepsSource: false, context.protected)
         let from = try context.workspace.openParent(source)
         defer { close(from) }
         let to = try context.workspace.openParent(destination)

@@ -32,10 +32,11 @@ package struct FilesystemRestore: Capability {
     package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
         let trash = Trash(workspace: context.workspace)
         let destination: Workspace.Path
-        if let path = input.path {
-            destination = try context.workspace.place(path)
-        } else {
-            destination = try context.workspace.place(try trash.origin(input.trashID))
+        let origin = try trash.origin(input.trashID)
+        destination = try context.workspace.place(input.path ?? origin)
+        try context.workspace.requireChangeable(destination, context.protected)
+        if context.protected.leads(destination.components), !destination.absolute.utf8Equals(origin) {
+            throw Workspace.isProtected(destination)
         }
         try trash.restore(input.trashID, to: destination)
         return Output(path: destination.absolute, trashID: input.trashID)

@@ -71,6 +71,7 @@ package struct FilesystemWrite: Capability {
 
     package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
         let path = try context.workspace.place(input.path)
+        try context.workspace.requireChangeable(path, context.protected)
         if input.createParents, !path.isRoot { try context.workspace.makeFolders(context.workspace.folder(of: path)) }
         let created = try context.workspace.writeAtomically(
             path, input.content.bytes, replace: input.overwrite, durable: input.durable)

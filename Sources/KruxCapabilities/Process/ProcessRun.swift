@@ -5,7 +5,7 @@ import KruxSandbox
 
 package struct ProcessRun: Capability {
     package static let declaration = CapabilityDeclaration(
-        "process.run", "Runs a program, confined to the workspace and without network, and waits for it.",
+        "process.run", "Runs a program in a box, as policy says: usually with the workspace alone and no network.",
         whenToUse: "For builds, tests and tools; there is no shell unless you ask for one with `shell`.",
         effect: .destructive,
         sideEffects: ["the program may change anything in the workspace", "its output is returned"],
@@ -39,12 +39,16 @@ package struct ProcessRun: Capability {
             .required("stderr_bytes", .count, "Bytes the program wrote to standard error."),
             .required("truncated", .boolean, "Whether output was dropped."),
             .required("duration_ms", .count, "Milliseconds from start to end."),
+            .required("layers", .array(.text, maxItems: 16), "The layers of confinement that held it."),
+            .optional(
+                "put_back", .array(.text, maxItems: 100_000),
+                "Protected places that it had changed, and that are as they were."),
         ],
         errors: [
             .init(.notFound, when: "there is no such program", recovery: "name one that is installed"),
             .init(.confinementUnavailable, when: "the machine cannot confine it", recovery: "tell your supervisor"),
             FileSchema.outside,
-        ])
+        ], startsProcess: true)
 
     package struct Input: CapabilityInput {
         let command: String, arguments: [String], shell: Bool
@@ -91,6 +95,8 @@ package struct ProcessRun: Capability {
 
     package struct Output: CapabilityOutput {
         let result: ConfinedProcess.Result
+        /// Protected places that it changed, which are as they were.
+        let changes: [String]
 
         package var json: JSONObject {
             let out = result.standardOutput
@@ -101,8 +107,9 @@ package struct ProcessRun: Capability {
                 "stderr": .string(String(decoding: err.kept, as: UTF8.self)),
                 "stdout_bytes": .int(Int64(out.total)), "stderr_bytes": .int(Int64(err.total)),
                 "truncated": .bool(out.total > out.kept.count || err.total > err.kept.count),
-                "duration_ms": .int(result.durationMicroseconds / 1000),
+                "duration_ms": .int(result.durationMicroseconds / 1000), "layers": .strings(result.layers.names),
             ]
+            if !changes.isEmpty { json["put_back"] = .strings(changes) }
             switch result.ending {
             case .exited(let code): json["exit_code"] = .int(Int64(code))
             case .signalled(let signal): json["signal"] = .int(Int64(signal))
@@ -121,18 +128,34 @@ package struct ProcessRun: Capability {
             "TERM": "dumb", "KRUXOS_AGENT": context.agent.text,
         ]
         environment.merge(input.environment) { _, given in given }
-        let process = ConfinedProcess(
+        let launch = ConfinedProcess.Launch(
             arguments: [input.command] + input.arguments, environment: environment, workspace: workspace.descriptor,
             workspacePath: workspace.root, directory: directory.isRoot ? "" : directory.relative,
-            timeoutSeconds: input.timeout, outputLimit: Int(input.outputLimit))
-        do throws(SandboxError) {
-            return Output(result: try await process.run())
-        } catch {
-            throw Self.structured(error)
+            timeoutSeconds: input.timeout, outputLimit: Int(input.outputLimit), confinement: context.confinement)
+        let (result, changes) = try await Self.guarded(launch, context)
+        return Output(result: result, changes: changes)
+    }
+
+    /// Runs a process to its end, with what is protected in the workspace as it was afterwards.
+    /// - Returns: what had been changed and was put back, in words.
+    static func guarded(_ launch: ConfinedProcess.Launch, _ context: CallContext) async throws(StructuredError) -> (
+        ConfinedProcess.Result, [String]
+    ) {
+        var launch = launch
+        launch.confinement.protected = context.protected.atRoot
+        try context.protectedFiles.begin(context.protected)
+        let result: Result<ConfinedProcess.Result, SandboxError>
+        do throws(SandboxError) { result = .success(try await ConfinedProcess.run(launch)) } catch {
+            result = .failure(error)
+        }
+        let changes = context.protectedFiles.end(context.protected, at: context.clock.now())
+        switch result {
+        case .success(let result): return (result, changes)
+        case .failure(let error): throw structured(error)
         }
     }
 
-    private static func structured(_ error: SandboxError) -> StructuredError {
+    static func structured(_ error: SandboxError) -> StructuredError {
         let hint = error.hint.map { [$0] } ?? []
         switch error.code {
         case .unavailable:
@@ -203,7 +226,10 @@ package struct ProcessRun: Capability {
             defer { close(descriptor) }
             files[path.absolute] = .string(try Workspace.digest(descriptor, path).hex)
         }
-        return ["directory": .string(input.directory), "files": .object(files)]
+        return [
+            "directory": .string(input.directory), "files": .object(files),
+            "sandbox": .object(context.confinement.settings.json),
+        ]
     }
 
     package func preview(_ input: Input, _ context: CallContext) throws(StructuredError) -> Preview {
@@ -218,6 +244,6 @@ package struct ProcessRun: Capability {
         if !input.environment.isEmpty {
             effect += " with " + input.environment.keys.sorted().joined(separator: ", ") + " set"
         }
-        return Preview(effect + ", confined to the workspace and without network, for at most \(input.timeout) s")
+        return Preview(effect + ", \(context.confinement.settings.text), for at most \(input.timeout) s")
     }
 }

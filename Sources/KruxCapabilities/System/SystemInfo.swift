@@ -24,7 +24,7 @@ package struct SystemInfo: Capability {
                 "cpus": .int(Int64(ProcessInfo.processInfo.activeProcessorCount)),
                 "memory_bytes": .int(Int64(clamping: ProcessInfo.processInfo.physicalMemory)),
                 "kruxos_version": .string(version), "workspace": .string(workspace),
-                "confinement": .strings(ConfinedProcess.layers),
+                "confinement": .strings(SandboxLayers.all.names),
             ]
         }
     }
