@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -21,6 +22,10 @@ int krux_renameat2(int from_directory, const char *from, int to_directory, const
 int krux_pidfd_signal(int pidfd, int signal) {
     long result = syscall(SYS_pidfd_send_signal, pidfd, signal, (void *)0, 0);
     return result < 0 ? -errno : 0;
+}
+
+const void *krux_memmem(const void *text, size_t size, const void *part, size_t length) {
+    return memmem(text, size, part, length);
 }
 
 int krux_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC) < 0 ? -errno : 0; }

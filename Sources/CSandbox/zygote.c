@@ -350,6 +350,9 @@ static void launch_one(int socket, int *fds, int count) {
 static void zygote_main(int socket) {
     prctl(PR_SET_NAME, "kruxos-zygote");
     setsid();
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGCHLD, SIG_IGN); /* reaped by the kernel */
     signal(SIGPIPE, SIG_IGN);
     /* Standard error stays for the sanitizers and nothing else; input and output belong to the caller. */

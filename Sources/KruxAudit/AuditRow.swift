@@ -7,6 +7,8 @@ package enum AuditPhase: String, Sendable, CaseIterable {
     case intent
     /// A call has ended: with an `intent` for an effect, alone for a read and for what was not run.
     case outcome
+    /// What a call began that went on after its outcome has ended: a background process.
+    case progress
     /// A request for approval was made, decided or withdrawn.
     case approval
     case policy

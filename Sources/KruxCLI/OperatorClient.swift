@@ -23,6 +23,7 @@ struct OperatorClient {
         } catch {
             result = .failure(error)
         }
+        await engine.endProcesses()
         try engine.close()
         return try result.get()
     }

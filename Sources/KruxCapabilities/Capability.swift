@@ -93,16 +93,24 @@ package struct CallContext: Sendable {
     package let protected: ProtectedNames
     /// What of them is held while processes run.
     package let protectedFiles: ProtectedFiles
+    /// What runs and has run.
+    package let processes: ProcessTable
+    /// Told of a background process that has ended: `{process, put_back?, duration_ms, stdout_bytes, stderr_bytes}`.
+    package let processEnded: @Sendable (JSONObject) async -> Void
     /// Hides secrets in a text that people are shown.
     package let scrub: @Sendable (String) -> String
 
     package init(
         agent: AgentName, workspace: Workspace, clock: WallClock, host: HostServices,
         confinement: Confinement = Confinement(), protected: ProtectedNames = ProtectedNames([]),
-        protectedFiles: ProtectedFiles? = nil, scrub: @escaping @Sendable (String) -> String = { $0 }
+        protectedFiles: ProtectedFiles? = nil, processes: ProcessTable,
+        processEnded: @escaping @Sendable (JSONObject) async -> Void = { _ in },
+        scrub: @escaping @Sendable (String) -> String = { $0 }
     ) {
         self.confinement = confinement
         self.protected = protected
+        self.processes = processes
+        self.processEnded = processEnded
         self.protectedFiles = protectedFiles ?? ProtectedFiles(workspace: workspace)
         self.scrub = scrub
         self.agent = agent
@@ -139,7 +147,11 @@ package enum Capabilities {
         AnyCapability(FilesystemRead()), AnyCapability(FilesystemWrite()), AnyCapability(FilesystemAppend()),
         AnyCapability(FilesystemList()), AnyCapability(FilesystemStat()), AnyCapability(FilesystemMkdir()),
         AnyCapability(FilesystemDelete()), AnyCapability(FilesystemRestore()), AnyCapability(FilesystemCopy()),
-        AnyCapability(FilesystemMove()), AnyCapability(FilesystemSearch()), AnyCapability(ProcessRun()),
+        AnyCapability(FilesystemMove()), AnyCapability(FilesystemSearch()), AnyCapability(FilesystemSearchContent()),
+        AnyCapability(FilesystemEdit()), AnyCapability(FilesystemWatch()), AnyCapability(ProcessRun()),
+        AnyCapability(ProcessList()), AnyCapability(ProcessMonitor()), AnyCapability(ProcessLogs()),
+        AnyCapability(ProcessKill()), AnyCapability(GitInit()), AnyCapability(GitStatus()), AnyCapability(GitDiff()),
+        AnyCapability(GitLog()), AnyCapability(GitBranch()), AnyCapability(GitCheckout()), AnyCapability(GitCommit()),
         AnyCapability(SystemTime()), AnyCapability(SystemInfo()), AnyCapability(SystemHealth()),
         AnyCapability(AgentWhoami()), AnyCapability(AgentCapabilities()), AnyCapability(AgentPolicy()),
         AnyCapability(AgentSession()),
@@ -147,7 +159,7 @@ package enum Capabilities {
 
     /// Declared and decidable, but answered with `CapabilityUnavailable`.
     static let declaredOnly: [CapabilityDeclaration] =
-        DeclaredFilesystem.all + DeclaredProcess.all + DeclaredNetwork.all + DeclaredGit.all + DeclaredScheduler.all
+        DeclaredNetwork.all + DeclaredGit.all + DeclaredScheduler.all
         + DeclaredSystem.all + DeclaredAgent.all + DeclaredAlerts.all + DeclaredSecrets.all + DeclaredComms.all
         + DeclaredState.all + DeclaredEmail.all
 

@@ -48,8 +48,9 @@ package final class ProtectedFiles: Sendable {
     }
 
     /// After it has ended.
+    /// - Parameter folder: what is new below it stays, and is protected from now on.
     /// - Returns: what had been changed, in words: one line for each place.
-    package func end(_ names: ProtectedNames, at time: Timestamp) -> [String] {
+    package func end(_ names: ProtectedNames, at time: Timestamp, accepting folder: Workspace.Path? = nil) -> [String] {
         held.withLock { held in
             defer {
                 held.count -= 1
@@ -63,6 +64,13 @@ package final class ProtectedFiles: Sendable {
                 let before = held.baseline[place] ?? []
                 let after = now[place] ?? []
                 if before == after { return nil }
+                if before.isEmpty, let folder, let first = after.first?.path.components,
+                    first.count > folder.components.count,
+                    zip(first, folder.components).allSatisfy({ $0.utf8Equals($1) })
+                {
+                    held.baseline[place] = after
+                    return nil
+                }
                 return putBack(place, before, after, at: time)
             }
         }

@@ -424,6 +424,7 @@ extension Engine {
                 offers: { [self] in offers(to: caller) }, health: { [self] in health }),
             confinement: Confinement(settings: settings, home: home.root),
             protected: ProtectedNames(compiled.protected), protectedFiles: try protectedFiles(caller.agent.name),
+            processes: processes, processEnded: { [self] in await processEnded($0, caller) },
             scrub: { [redactor] in redactor.scrub($0) })
     }
 

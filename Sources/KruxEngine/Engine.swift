@@ -58,6 +58,8 @@ package final class Engine: Sendable {
     let policyChange = Mutex(())
     private let lock: WriterLock
     private let workspaces = Mutex<[String: Workspace]>([:])
+    /// What agents' processes run, and have run lately.
+    let processes: ProcessTable
     private let guarded = Mutex<[String: ProtectedFiles]>([:])
     private let active: Mutex<ActivePolicy>
     /// Why the files in the policy folder are not in force.
@@ -100,6 +102,7 @@ package final class Engine: Sendable {
     ) throws {
         self.home = home
         self.clock = clock
+        processes = ProcessTable(folder: home.root + "/outputs")
         self.log = log
         try Store.checkBeforeWriting(home.database)
         try home.create()
@@ -161,6 +164,9 @@ package final class Engine: Sendable {
         due.changed()
         deliveriesDue.changed()
     }
+
+    /// Ends the processes that run in the background, and records that.
+    package func endProcesses() async { await processes.stop() }
 
     /// Ends cleanly: the file alone is complete afterwards.
     package func close() throws {

@@ -64,6 +64,7 @@ package struct Gateway: Sendable {
         }
         await background.finish()
         await bound.finish()
+        await engine.endProcesses()
     }
 
     private func application(

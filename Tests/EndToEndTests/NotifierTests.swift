@@ -307,7 +307,7 @@ import Testing
             }
             let seen = try #require(try port(alice, list + "/" + first)["seen"]?.string)
             for body in ["", "[]", "{}", #"{"approve":"yes"}"#, #"{"approve":true,"segments":"1"}"#, "{"] {
-                #expect(try port(alice, list + "/" + first, body)["error"] != nil, "\(body)")
+                #expect(try port(alice, list + "/" + first, body)["error"]?.object != nil, "\(body)")
             }
             // Bob is not asked, whoever he says he is; he may say no.
             let forged = try port(

@@ -12,14 +12,14 @@ struct CapabilityFixture {
     /// The workspace's folder on disk.
     var folder: String { "\(home)/workspaces/tester" }
 
-    static func with<R>(_ body: (CapabilityFixture) async throws -> R) async throws -> R {
+    static func with<R>(protected: [String] = [], _ body: (CapabilityFixture) async throws -> R) async throws -> R {
         try await withTemporaryFolder { home in
             try FileManager.default.createDirectory(atPath: home + "/workspaces", withIntermediateDirectories: true)
-            return try await body(try CapabilityFixture(home: home))
+            return try await body(try CapabilityFixture(home: home, protected: protected))
         }
     }
 
-    private init(home: String) throws {
+    private init(home: String, protected: [String]) throws {
         self.home = home
         guard let agent = AgentName("tester") else { throw TestFailure("no name") }
         workspace = try Workspace(agent: agent, home: home)
@@ -35,7 +35,8 @@ struct CapabilityFixture {
                         .init(declaration: $0.declaration, tier: .notify, conditional: false)
                     }
                 },
-                health: { .init(status: "ok", findings: [], uptimeSeconds: 1) }))
+                health: { .init(status: "ok", findings: [], uptimeSeconds: 1) }),
+            protected: ProtectedNames(protected), processes: ProcessTable(folder: home + "/outputs"))
     }
 
     /// Validates, canonicalises and runs; the output must fit its own schema.

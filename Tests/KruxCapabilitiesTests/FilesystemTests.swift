@@ -181,4 +181,81 @@ import Testing
             #expect(try FileManager.default.contentsOfDirectory(atPath: fixture.home + "/outside") == ["f"])
         }
     }
+
+    @Test func aPassageIsReplacedOnceOrNotAtAll() async throws {
+        try await CapabilityFixture.with { fixture in
+            try write("one\ntwo\ntwo\n", to: fixture.folder + "/a")
+            let edited = try await fixture.call(
+                "filesystem.edit", ["path": "a", "expected": "one\n", "replacement": "eins\n"])
+            #expect(edited["replaced"] == 1)
+            #expect(edited["diff"] == "@@ -1,3 +1,3 @@\n-one\n+eins\n two\n two")
+            #expect(
+                await fixture.kind("filesystem.edit", ["path": "a", "expected": "two", "replacement": "x"]) == .conflict
+            )
+            #expect(
+                await fixture.kind("filesystem.edit", ["path": "a", "expected": "none", "replacement": "x"])
+                    == .conflict)
+            #expect(try String(contentsOfFile: fixture.folder + "/a", encoding: .utf8) == "eins\ntwo\ntwo\n")
+            let all = try await fixture.call(
+                "filesystem.edit", ["path": "a", "expected": "two", "replacement": "twotwo", "all": true])
+            #expect(all["replaced"] == 2)
+            #expect(try String(contentsOfFile: fixture.folder + "/a", encoding: .utf8) == "eins\ntwotwo\ntwotwo\n")
+            // A passage that overlaps itself is found from the start.
+            try write("aaaa", to: fixture.folder + "/b")
+            _ = try await fixture.call("filesystem.edit", ["path": "b", "expected": "aaa", "replacement": ""])
+            #expect(try String(contentsOfFile: fixture.folder + "/b", encoding: .utf8) == "a")
+            #expect(
+                await fixture.kind("filesystem.edit", ["path": "c", "expected": "a", "replacement": ""]) == .notFound)
+        }
+    }
+
+    @Test func linesAreFoundByTheirContent() async throws {
+        try await CapabilityFixture.with { fixture in
+            try write("first\nneedle here\n", to: fixture.folder + "/a.txt")
+            try write("Needle.+\nno", to: fixture.folder + "/sub/b.txt")
+            try write("needle\0binary", to: fixture.folder + "/sub/c.bin")
+            func find(_ arguments: JSONObject) async throws -> [String] {
+                try await fixture.call("filesystem.search_content", arguments)["matches"]?.array?.map {
+                    "\($0["path"]?.string ?? "")#\($0["line"]?.int ?? 0)"
+                } ?? []
+            }
+            let (a, b) = ("/workspace/tester/a.txt", "/workspace/tester/sub/b.txt")
+            #expect(try await find(["query": "needle"]) == ["\(a)#2"])
+            #expect(try await find(["query": "needle", "ignore_case": true]) == ["\(a)#2", "\(b)#1"])
+            #expect(try await find(["query": ".+"]) == ["\(b)#1"])
+            #expect(try await find(["query": "E.+", "ignore_case": true]) == ["\(b)#1"])
+            #expect(try await find(["query": "^n", "regex": true]) == ["\(a)#2", "\(b)#2"])
+            #expect(try await find(["query": "n", "path": "sub/b.txt"]) == ["\(b)#2"])
+            let cut = try await fixture.call("filesystem.search_content", ["query": "n", "limit": 1])
+            #expect(cut["truncated"] == true && cut["matches"]?.array?.count == 1)
+            #expect(try await fixture.call("filesystem.search_content", ["query": "x"])["skipped"] == 1)
+            #expect(
+                await fixture.kind("filesystem.search_content", ["query": "(", "regex": true]) == .invalidArguments)
+            #expect(await fixture.kind("filesystem.search_content", ["query": "a\nb"]) == .invalidArguments)
+        }
+    }
+
+    @Test func aWatchSeesWhatChanges() async throws {
+        try await CapabilityFixture.with { fixture in
+            try write("x", to: fixture.folder + "/sub/deep/old")
+            async let seen = fixture.call("filesystem.watch", ["path": ".", "timeout_seconds": 60])
+            // Until the watch has begun nothing is seen, so it is done again and again.
+            let worker = Beside {
+                let name = UUID().uuidString
+                try write(name, to: fixture.folder + "/sub/deep/old")
+                try write("z", to: fixture.folder + "/sub/new-\(name)")
+                usleep(20_000)
+            }
+            let changes = try await seen
+            let kinds = Set(
+                (changes["changes"]?.array ?? []).map {
+                    "\($0["kind"]?.string ?? "") \($0["path"]?.string?.hasSuffix("old") ?? false)"
+                })
+            #expect(changes["timed_out"] == false && kinds.isSubset(of: ["changed true", "created false"]), "\(kinds)")
+            #expect(!kinds.isEmpty)
+            _ = try worker.stop()
+            let quiet = try await fixture.call("filesystem.watch", ["path": "sub/deep/old2", "timeout_seconds": 1])
+            #expect(quiet["timed_out"] == true && quiet["changes"] == [])
+        }
+    }
 }

@@ -46,6 +46,87 @@ import Testing
         }
     }
 
+    @Test func aBackgroundProcessIsFollowedAndEnded() async throws {
+        try await CapabilityFixture.with(protected: [".claude"]) { fixture in
+            let started = try await fixture.call(
+                "process.run",
+                [
+                    "command": "sh", "background": true,
+                    "args": [
+                        "-c",
+                        "trap '' TERM; mkdir .claude; echo begun; while [ ! -e go ]; do sleep 0.02; done; echo on; sleep 600",
+                    ],
+                ])
+            #expect(started["state"] == "running" && started["exit_code"]?.int == nil, "\(started)")
+            let id = try #require(started["process_id"])
+            func logs(_ more: JSONObject = [:]) async throws -> JSONObject {
+                var arguments = more
+                arguments["process_id"] = id
+                return try await fixture.call("process.logs", arguments)
+            }
+            while try await logs()["content"] != "begun\n" {}
+            let listed = try await fixture.call("process.list", [:])
+            #expect(listed["processes"]?.array?.map { $0["state"]?.string } == ["running"], "\(listed)")
+            try write("", to: fixture.folder + "/go")
+            while try await logs()["content"] != "begun\non\n" {}
+            let page = try await logs(["offset": 6, "limit": 2])
+            #expect(page["content"] == "on" && page["next_offset"] == 8 && page["running"] == true)
+            let usage = try await fixture.call("process.monitor", ["process_id": id])
+            #expect((usage["memory_bytes"]?.int ?? 0) > 100_000 && usage["stdout_bytes"] == 9, "\(usage)")
+            // It ignores SIGTERM, so it is killed a second later.
+            let killed = try await fixture.call("process.kill", ["process_id": id, "kill_after_seconds": 1])
+            #expect(killed["process"]?["state"] == "ended" && killed["process"]?["signal"] == 9, "\(killed)")
+            #expect(await fixture.kind("process.kill", ["process_id": id]) == .conflict)
+            await fixture.context.processes.stop()
+            #expect(!FileManager.default.fileExists(atPath: fixture.folder + "/.claude"))
+            let end = try await logs()
+            #expect(end["running"] == false && end["next_offset"]?.int == nil && end["content"] == "begun\non\n")
+            for wrong in ["pr_000000000000", "", "../../x", "pr_/../x"] {
+                let kind = await fixture.kind("process.logs", ["process_id": .string(wrong)])
+                #expect(kind == .notFound || kind == .invalidArguments, "\(wrong)")
+            }
+        }
+    }
+
+    /// Signals reach the program; what it makes of them is its own.
+    @Test func aSignalReachesTheProgram() async throws {
+        try await CapabilityFixture.with { fixture in
+            let started = try await fixture.call(
+                "process.run",
+                [
+                    "command": "sh", "background": true,
+                    "args": ["-c", "trap 'echo caught; exit 3' INT; echo ready; while :; do sleep 0.02; done"],
+                ])
+            let id = try #require(started["process_id"])
+            while try await fixture.call("process.logs", ["process_id": id])["content"] != "ready\n" {}
+            let ended = try await fixture.call("process.kill", ["process_id": id, "signal": "INT"])
+            #expect(ended["process"]?["exit_code"] == 3, "\(ended)")
+            #expect(try await fixture.call("process.logs", ["process_id": id])["content"] == "ready\ncaught\n")
+        }
+    }
+
+    /// The whole output is kept beside what is given back, and characters are not cut in two.
+    @Test func cutOutputIsPagedThrough() async throws {
+        try await CapabilityFixture.with { fixture in
+            let result = try await fixture.call(
+                "process.run",
+                [
+                    "command": "python3", "args": ["-c", "print('äöü€𝄞' * 40000, end='')"], "max_output_bytes": 10,
+                ])
+            #expect(result["truncated"] == true && result["stdout"]?.string?.utf8.count ?? 99 < 20, "\(result)")
+            var text = ""
+            var offset: Int64? = 0
+            while let next = offset {
+                let page = try await fixture.call(
+                    "process.logs",
+                    ["process_id": try #require(result["process_id"]), "offset": .int(next), "limit": 7001])
+                text += page["content"]?.string ?? ""
+                offset = page["next_offset"]?.int
+            }
+            #expect(text == String(repeating: "äöü€𝄞", count: 40000))
+        }
+    }
+
     @Test func outputIsCapped() async throws {
         try await CapabilityFixture.with { fixture in
             let result = try await fixture.call(

@@ -210,6 +210,36 @@ import Testing
         #expect(try hidden("secrets.read_raw"))
     }
 
+    /// Of every matching rule that says something of the box the strictest stands, whichever rule gave the tier.
+    @Test(arguments: [
+        ("", "", SandboxSettings()),
+        ("sandbox: full-access", "", SandboxSettings(files: .fullAccess)),
+        ("", "sandbox: full-access", SandboxSettings(files: .fullAccess)),
+        ("sandbox: workspace-write", "sandbox: full-access", SandboxSettings()),
+        ("sandbox: full-access", "sandbox: read-only", SandboxSettings(files: .readOnly)),
+        (
+            "sandbox: { hosts: [a.example, b.example] }", "sandbox: { hosts: [b.example] }",
+            SandboxSettings(hosts: ["b.example"])
+        ),
+        ("sandbox: { hosts: [a.example] }", "sandbox: workspace-write", SandboxSettings()),
+        ("sandbox: { hosts: [a.example] }", "sandbox: { hosts: [b.example] }", SandboxSettings()),
+        ("sandbox: full-access", "sandbox: { hosts: [b.example] }", SandboxSettings(hosts: ["b.example"])),
+        ("sandbox: { require: best_effort }", "sandbox: { require: best_effort }", SandboxSettings(isBestEffort: true)),
+        ("sandbox: { require: best_effort }", "sandbox: { require: all }", SandboxSettings()),
+    ])
+    func theStrictestBoxStands(_ organisation: String, _ agent: String, _ expected: SandboxSettings) throws {
+        func rule(_ sandbox: String) -> String {
+            "capabilities:\n  process.run: { tier: notify\(sandbox.isEmpty ? "" : ", " + sandbox) }"
+        }
+        let policy = try PolicyFixture(
+            active: "agent_overrides: within_system\n" + rule(organisation), agents: ["a": rule(agent)])
+        let decision = policy.decide("process.run", ["command": "true"])
+        #expect(policy.compiled.sandbox(decision) == expected)
+        // The stored form says the same.
+        let again = try CompiledPolicy(form: policy.compiled.form, catalogue: PolicyFixture.catalogue)
+        #expect(again.sandbox(decision) == expected && again.protected.contains(".git/hooks"))
+    }
+
     @Test func bundlesKeepTheirDigestThroughStorage() throws {
         let bundle = PolicyBundle(
             system: PolicySource(file: "system.yaml", text: Array("name: s".utf8)), active: "a",

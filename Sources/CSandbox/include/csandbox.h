@@ -125,6 +125,9 @@ int krux_receive_descriptor(int socket);
 /* pipe2(2) with O_CLOEXEC. Returns 0 or a negative errno. */
 int krux_pipe(int ends[2]);
 
+/* memmem(3): where `part` first is in `text`; null where it is not. */
+const void *krux_memmem(const void *text, size_t size, const void *part, size_t length);
+
 /* renameat2(2) with flags. Returns 0 or a negative errno. */
 int krux_renameat2(int from_directory, const char *from, int to_directory, const char *to, unsigned int flags);
 

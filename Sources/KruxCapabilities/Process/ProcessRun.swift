@@ -21,7 +21,12 @@ package struct ProcessRun: Capability {
             .optional(
                 "shell", .boolean, "Give `command` to `/bin/sh -c`; `args` must be empty then.", default: false),
             .optional("cwd", .path, "The working directory.", default: ".", role: .workingDirectory),
-            .optional("timeout_seconds", .integer(1...3600), "Kill it after this long.", default: 60),
+            .optional(
+                "background", .boolean, "Answer as soon as it has been started; see the other process capabilities.",
+                default: false),
+            .optional(
+                "timeout_seconds", .integer(1...604_800),
+                "Kill it after this long; 60 seconds if absent, a day in the background."),
             .optional(
                 "max_output_bytes", .integer(0...(4 << 20)), "Bytes kept of each of stdout and stderr.",
                 default: .int(256 << 10)),
@@ -29,7 +34,9 @@ package struct ProcessRun: Capability {
                 "env", .map(.string(maxLength: 32 << 10), maxItems: 256), "Variables to add to a minimal environment."),
         ],
         output: [
-            .required("exit_code", .integer(-1...255), "The exit code; -1 when it was killed."),
+            .required("process_id", .text, "What process.logs and the others need."),
+            .required("state", .choice(["running", "ended"]), "Whether it still runs, in the background."),
+            .optional("exit_code", .integer(-1...255), "The exit code; -1 when it was killed."),
             .optional("signal", .integer(1...64), "The signal that ended it."),
             .required("timed_out", .boolean, "Whether it ran into the timeout."),
             .required(
@@ -37,7 +44,7 @@ package struct ProcessRun: Capability {
             .required("stderr", .string(maxLength: 16 << 20), "Standard error, likewise."),
             .required("stdout_bytes", .count, "Bytes the program wrote to standard output."),
             .required("stderr_bytes", .count, "Bytes the program wrote to standard error."),
-            .required("truncated", .boolean, "Whether output was dropped."),
+            .required("truncated", .boolean, "Whether there is more than is given here; process.logs has it."),
             .required("duration_ms", .count, "Milliseconds from start to end."),
             .required("layers", .array(.text, maxItems: 16), "The layers of confinement that held it."),
             .optional(
@@ -52,7 +59,7 @@ package struct ProcessRun: Capability {
 
     package struct Input: CapabilityInput {
         let command: String, arguments: [String], shell: Bool
-        let directory: String, timeout: Int64, outputLimit: Int64
+        let directory: String, timeout: Int64, outputLimit: Int64, isBackground: Bool
         let environment: [String: String]
 
         package init(_ arguments: Arguments) throws(StructuredError) {
@@ -67,7 +74,8 @@ package struct ProcessRun: Capability {
             command = shell ? "/bin/sh" : program
             self.arguments = shell ? ["-c", program] : words
             directory = try arguments.text("cwd")
-            timeout = try arguments.int("timeout_seconds")
+            isBackground = try arguments.bool("background")
+            timeout = arguments.optionalInt("timeout_seconds") ?? (isBackground ? 86_400 : 60)
             outputLimit = try arguments.int("max_output_bytes")
             var environment: [String: String] = [:]
             for member in arguments.optionalMap("env")?.members ?? [] {
@@ -94,15 +102,25 @@ package struct ProcessRun: Capability {
     }
 
     package struct Output: CapabilityOutput {
-        let result: ConfinedProcess.Result
+        let entry: ProcessTable.Entry
+        /// Nil while it runs.
+        let result: ConfinedProcess.Result?
         /// Protected places that it changed, which are as they were.
         let changes: [String]
 
         package var json: JSONObject {
+            guard let result else {
+                return [
+                    "process_id": .string(entry.id), "state": "running", "timed_out": false, "stdout": "", "stderr": "",
+                    "stdout_bytes": 0, "stderr_bytes": 0, "truncated": false, "duration_ms": 0,
+                    "layers": .strings(entry.process.layers.names),
+                ]
+            }
             let out = result.standardOutput
             let err = result.standardError
             var json: JSONObject = [
-                "exit_code": -1, "timed_out": .bool(result.ending == .timedOut),
+                "process_id": .string(entry.id), "state": "ended", "exit_code": -1,
+                "timed_out": .bool(result.ending == .timedOut),
                 "stdout": .string(String(decoding: out.kept, as: UTF8.self)),
                 "stderr": .string(String(decoding: err.kept, as: UTF8.self)),
                 "stdout_bytes": .int(Int64(out.total)), "stderr_bytes": .int(Int64(err.total)),
@@ -132,27 +150,50 @@ package struct ProcessRun: Capability {
             arguments: [input.command] + input.arguments, environment: environment, workspace: workspace.descriptor,
             workspacePath: workspace.root, directory: directory.isRoot ? "" : directory.relative,
             timeoutSeconds: input.timeout, outputLimit: Int(input.outputLimit), confinement: context.confinement)
-        let (result, changes) = try await Self.guarded(launch, context)
-        return Output(result: result, changes: changes)
+        let command = (input.shell ? Array(input.arguments.suffix(1)) : [input.command] + input.arguments).joined(
+            separator: " ")
+        return try await Self.guarded(launch, command: command, isBackground: input.isBackground, context)
     }
 
-    /// Runs a process to its end, with what is protected in the workspace as it was afterwards.
-    /// - Returns: what had been changed and was put back, in words.
-    static func guarded(_ launch: ConfinedProcess.Launch, _ context: CallContext) async throws(StructuredError) -> (
-        ConfinedProcess.Result, [String]
-    ) {
+    /// Runs a process with what is protected in the workspace as it was afterwards.
+    /// - Parameter accepts: below this, protected places that were not there before may come about.
+    static func guarded(
+        _ launch: ConfinedProcess.Launch, command: String, isBackground: Bool, accepts: Workspace.Path? = nil,
+        _ context: CallContext
+    ) async throws(StructuredError) -> Output {
         var launch = launch
         launch.confinement.protected = context.protected.atRoot
         try context.protectedFiles.begin(context.protected)
-        let result: Result<ConfinedProcess.Result, SandboxError>
-        do throws(SandboxError) { result = .success(try await ConfinedProcess.run(launch)) } catch {
-            result = .failure(error)
+        let entry: ProcessTable.Entry
+        do {
+            entry = try await context.processes.start(launch, command: command, isBackground: isBackground, context)
+        } catch {
+            _ = context.protectedFiles.end(context.protected, at: context.clock.now())
+            if let failed = error as? SandboxError { throw structured(failed) }
+            throw error as? StructuredError ?? StructuredError(.internalError, "\(error)")
         }
-        let changes = context.protectedFiles.end(context.protected, at: context.clock.now())
-        switch result {
-        case .success(let result): return (result, changes)
-        case .failure(let error): throw structured(error)
+        guard isBackground else {
+            let process = entry.process
+            let result = await withTaskCancellationHandler {
+                await process.ended()
+            } onCancel: {
+                process.signal(SIGKILL)
+            }
+            let changes = context.protectedFiles.end(
+                context.protected, at: context.clock.now(), accepting: accepts)
+            return Output(entry: entry, result: result, changes: changes)
         }
+        context.processes.follow(entry) { result in
+            let changes = context.protectedFiles.end(context.protected, at: context.clock.now())
+            var report: JSONObject = [
+                "process": .object(entry.json), "duration_ms": .int(result.durationMicroseconds / 1000),
+                "stdout_bytes": .int(Int64(result.standardOutput.total)),
+                "stderr_bytes": .int(Int64(result.standardError.total)),
+            ]
+            if !changes.isEmpty { report["put_back"] = .strings(changes) }
+            await context.processEnded(report)
+        }
+        return Output(entry: entry, result: nil, changes: [])
     }
 
     static func structured(_ error: SandboxError) -> StructuredError {
@@ -240,6 +281,7 @@ package struct ProcessRun: Capability {
                 effect += ConfinedProcess.locate(input.command).map { " (\($0))" } ?? " (which is not installed)"
             }
         }
+        if input.isBackground { effect += " in the background" }
         effect += " in \(input.directory)"
         if !input.environment.isEmpty {
             effect += " with " + input.environment.keys.sorted().joined(separator: ", ") + " set"
