@@ -96,7 +96,7 @@ let package = Package(
         room("KruxApprovals", ["KruxCore", "KruxStore", "KruxAudit"]),
         room("KruxSandbox", ["KruxCore", "CSandbox"]),
         // CSandbox for openat2 and renameat2, which glibc does not wrap.
-        room("KruxCapabilities", ["KruxCore", "KruxCrypto", "KruxSandbox", "CSandbox"]),
+        room("KruxCapabilities", ["KruxCore", "KruxCrypto", "KruxStore", "KruxSandbox", "CSandbox"]),
         // The record's parts only for what it sends: checkpoints and witness requests.
         room(
             "KruxOutbound",

@@ -18,6 +18,7 @@ package enum Migrations {
             version: 3, name: "evidence", sql: String(decoding: PackageResources._003_evidence_sql, as: UTF8.self)),
         Migration(
             version: 4, name: "approvals", sql: String(decoding: PackageResources._004_approvals_sql, as: UTF8.self)),
+        Migration(version: 5, name: "state", sql: String(decoding: PackageResources._005_state_sql, as: UTF8.self)),
     ]
 
     package static let latest: Int32 = Int32(all.count)

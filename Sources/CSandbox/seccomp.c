@@ -27,10 +27,10 @@ static const short allowed[] = {
 #define A(name) SYS_##name,
 /* Files. */
 A(read) A(write) A(readv) A(writev) A(pread64) A(pwrite64) A(preadv) A(pwritev) A(preadv2) A(pwritev2)
-A(openat) A(openat2) A(close) A(close_range) A(lseek) A(fstat) A(newfstatat) A(statx) A(statfs) A(fstatfs)
+A(close) A(close_range) A(lseek) A(fstat) A(newfstatat) A(statx) A(statfs) A(fstatfs)
 A(readlinkat) A(faccessat) A(faccessat2) A(getdents64) A(getcwd) A(chdir) A(fchdir) A(mkdirat) A(unlinkat)
 A(symlinkat) A(linkat) A(renameat2) A(truncate) A(ftruncate) A(fallocate) A(fsync) A(fdatasync) A(sync_file_range)
-A(syncfs) A(sync) A(fchmod) A(fchmodat) A(fchown) A(fchownat) A(utimensat) A(umask) A(dup) A(dup3) A(fcntl) A(flock)
+A(syncfs) A(sync) A(fchown) A(fchownat) A(utimensat) A(umask) A(dup) A(dup3) A(fcntl) A(flock)
 A(pipe2) A(splice) A(tee) A(vmsplice) A(sendfile) A(copy_file_range) A(readahead) A(fadvise64) A(getxattr) A(lgetxattr)
 A(fgetxattr) A(listxattr) A(llistxattr) A(flistxattr) A(setxattr) A(lsetxattr) A(fsetxattr) A(removexattr)
 A(lremovexattr) A(fremovexattr) A(inotify_init1) A(inotify_add_watch) A(inotify_rm_watch)
@@ -62,8 +62,8 @@ A(uname) A(sysinfo) A(getrandom) A(ioctl) A(personality) A(seccomp) A(landlock_c
 A(landlock_restrict_self) A(shmget) A(shmat) A(shmdt) A(shmctl) A(semget) A(semop) A(semtimedop) A(semctl) A(msgget)
 A(msgsnd) A(msgrcv) A(msgctl) A(mq_open) A(mq_unlink) A(mq_timedsend) A(mq_timedreceive) A(mq_notify) A(mq_getsetattr)
 #if defined(__x86_64__)
-A(open) A(creat) A(stat) A(lstat) A(access) A(readlink) A(mkdir) A(rmdir) A(unlink) A(symlink) A(link) A(rename)
-A(renameat) A(chmod) A(chown) A(lchown) A(utime) A(utimes) A(futimesat) A(dup2) A(pipe) A(poll) A(select) A(epoll_create)
+A(stat) A(lstat) A(access) A(readlink) A(mkdir) A(rmdir) A(unlink) A(symlink) A(link) A(rename)
+A(renameat) A(chown) A(lchown) A(utime) A(utimes) A(futimesat) A(dup2) A(pipe) A(poll) A(select) A(epoll_create)
 A(epoll_wait) A(eventfd) A(signalfd) A(inotify_init) A(getdents) A(fork) A(vfork) A(getpgrp) A(arch_prctl) A(alarm)
 A(pause) A(time)
 #else
@@ -78,18 +78,18 @@ static const short refused[] = {
 R(ptrace) R(process_vm_readv) R(process_vm_writev) R(kcmp) R(pidfd_getfd) R(io_uring_setup) R(io_uring_enter)
 R(io_uring_register) R(userfaultfd) R(bpf) R(perf_event_open) R(keyctl) R(add_key) R(request_key) R(mount) R(umount2)
 R(pivot_root) R(chroot) R(unshare) R(setns) R(open_tree) R(move_mount) R(fsopen) R(fsconfig) R(fsmount) R(fspick)
-R(mount_setattr) R(open_by_handle_at) R(name_to_handle_at) R(fanotify_init) R(fanotify_mark) R(quotactl) R(mknodat)
+R(mount_setattr) R(open_by_handle_at) R(name_to_handle_at) R(fanotify_init) R(fanotify_mark) R(quotactl)
 R(swapon) R(swapoff) R(reboot) R(kexec_load) R(init_module) R(finit_module) R(delete_module) R(settimeofday)
 R(clock_settime) R(clock_adjtime) R(adjtimex) R(sethostname) R(setdomainname) R(syslog) R(vhangup) R(acct)
 R(lookup_dcookie) R(nfsservctl) R(mbind) R(set_mempolicy) R(migrate_pages) R(move_pages) R(process_madvise)
 R(io_setup) R(io_submit) R(io_getevents) R(io_cancel) R(io_destroy)
 #if defined(__x86_64__)
-R(mknod) R(iopl) R(ioperm) R(modify_ldt) R(uselib) R(ustat) R(sysfs) R(_sysctl) R(kexec_file_load)
+R(iopl) R(ioperm) R(modify_ldt) R(uselib) R(ustat) R(sysfs) R(_sysctl) R(kexec_file_load)
 #endif
 #undef R
 };
 
-enum { COUNT = sizeof allowed / sizeof *allowed, REFUSED = sizeof refused / sizeof *refused, ROOM = 2 * (COUNT + REFUSED) + 96 };
+enum { COUNT = sizeof allowed / sizeof *allowed, REFUSED = sizeof refused / sizeof *refused, ROOM = 2 * (COUNT + REFUSED) + 160 };
 
 struct program {
     struct sock_filter code[ROOM];
@@ -108,6 +108,31 @@ static void load(struct program *program, size_t offset) { add(program, BPF_LD |
 static void when(struct program *program, int number, unsigned int what) {
     add(program, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, (unsigned int)number);
     answer(program, what);
+}
+
+/* A mode in argument `mode` that would make a program run as its file's owner is refused. With `flags`, the mode counts
+ * only where that argument makes a file. */
+static void without_suid(struct program *program, int number, int flags, int mode) {
+    enum { SUID_SGID = 06000, MAKES = 0100 /* O_CREAT */ | 020000000 /* O_TMPFILE without O_DIRECTORY */ };
+    add(program, BPF_JMP | BPF_JEQ | BPF_K, 0, flags < 0 ? 4 : 6, (unsigned int)number);
+    if (flags >= 0) {
+        load(program, offsetof(struct seccomp_data, args) + 8 * (size_t)flags);
+        add(program, BPF_JMP | BPF_JSET | BPF_K, 0, 3, MAKES);
+    }
+    load(program, offsetof(struct seccomp_data, args) + 8 * (size_t)mode);
+    add(program, BPF_JMP | BPF_JSET | BPF_K, 0, 1, SUID_SGID);
+    answer(program, SECCOMP_RET_ERRNO | EPERM);
+    answer(program, SECCOMP_RET_ALLOW);
+}
+
+/* Only a named pipe, with permissions and nothing else. */
+static void only_pipes(struct program *program, int number, int mode) {
+    add(program, BPF_JMP | BPF_JEQ | BPF_K, 0, 5, (unsigned int)number);
+    load(program, offsetof(struct seccomp_data, args) + 8 * (size_t)mode);
+    add(program, BPF_ALU | BPF_AND | BPF_K, 0, 0, 0177000);
+    add(program, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0010000 /* S_IFIFO */);
+    answer(program, SECCOMP_RET_ALLOW);
+    answer(program, SECCOMP_RET_ERRNO | EPERM);
 }
 
 static const unsigned int NO = SECCOMP_RET_ERRNO | EPERM;
@@ -157,6 +182,17 @@ static void build(struct program *program) {
     add(program, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0xFFFFFFFF);
     answer(program, SECCOMP_RET_ALLOW);
     answer(program, NO);
+    /* openat2 hides its mode behind a pointer, and gets ENOSYS as fchmodat2 does. */
+    without_suid(program, SYS_openat, 2, 3);
+    without_suid(program, SYS_fchmod, -1, 1);
+    without_suid(program, SYS_fchmodat, -1, 2);
+    only_pipes(program, SYS_mknodat, 2);
+#if defined(__x86_64__)
+    without_suid(program, SYS_open, 1, 2);
+    without_suid(program, SYS_creat, -1, 1);
+    without_suid(program, SYS_chmod, -1, 1);
+    only_pipes(program, SYS_mknod, 1);
+#endif
     for (size_t index = 0; index < COUNT; index++) when(program, allowed[index], SECCOMP_RET_ALLOW);
     for (size_t index = 0; index < REFUSED; index++) when(program, refused[index], NO);
     answer(program, SECCOMP_RET_ERRNO | ENOSYS);

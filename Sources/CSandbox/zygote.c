@@ -211,6 +211,7 @@ static void init_process(struct krux_launch *launch, uid_t uid, gid_t gid, int g
     int step = KRUX_STEP_IDENTITY;
     int error = 0;
     launch->root = (layers & KRUX_LAYER_NAMESPACES) != 0;
+    umask(022); /* whoever the program runs as passes through what is built here */
     if (launch->root) {
         prctl(PR_SET_DUMPABLE, 1); /* to write its own uid_map */
         char word = 1;
@@ -274,7 +275,7 @@ static void init_process(struct krux_launch *launch, uid_t uid, gid_t gid, int g
         pid_t ended;
         while ((ended = waitpid(-1, &status, listener >= 0 ? WNOHANG : 0)) > 0) {
             if (ended != child) continue;
-            if (!launch->root) kill(-child, SIGKILL); /* its session; there is no namespace to take the rest along */
+            if (!launch->root) kill(-child, SIGKILL); /* its group; there is no namespace to take the rest along */
             report(launch, (struct krux_report){.wait_status = status, .layers = started.layers, .ended = 1});
             _exit(0); /* and the kernel kills what is left of the namespace */
         }

@@ -12,7 +12,7 @@ package struct KruxOSCommand: AsyncParsableCommand {
         discussion: KruxExit.help, version: Engine.version,
         subcommands: [
             QuickstartCommand.self, ServeCommand.self, StatusCommand.self, AgentCommand.self, ApproveCommand.self,
-            GrantsCommand.self, SupervisorCommand.self,
+            GrantsCommand.self, SupervisorCommand.self, CapabilitiesCommand.self,
             AuditCommand.self, NotificationsCommand.self, WatchCommand.self, ConfigCommand.self, PolicyCommand.self,
             CallCommand.self, BackupCommand.self, RestoreCommand.self, DoctorCommand.self, SandboxCommand.self,
             WitnessCommand.self,

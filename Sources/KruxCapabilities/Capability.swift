@@ -24,13 +24,8 @@ extension Capability {
     package func binding(_ input: Input, _ context: CallContext) throws(StructuredError) -> JSONObject { [:] }
 
     package func preview(_ input: Input, _ context: CallContext) throws(StructuredError) -> Preview {
-        let effects = Self.declaration.sideEffects
-        return Preview(effects.isEmpty ? Self.declaration.summary : effects.joined(separator: "; ").capitalizedFirst)
+        Preview(Self.declaration)
     }
-}
-
-extension String {
-    fileprivate var capitalizedFirst: String { prefix(1).uppercased() + dropFirst() }
 }
 
 package protocol CapabilityInput: Sendable {
@@ -76,6 +71,7 @@ package struct Arguments: Sendable {
         return values.compactMap(\.string)
     }
 
+    func value(_ name: String) -> JSONValue? { object[name] }
     func optionalText(_ name: String) -> String? { object[name]?.string }
     func optionalInt(_ name: String) -> Int64? { object[name]?.int }
     func optionalMap(_ name: String) -> JSONObject? { object[name]?.object }
@@ -123,13 +119,13 @@ package struct CallContext: Sendable {
 /// A capability behind one shape, whatever its types.
 package struct AnyCapability: Sendable {
     package let declaration: CapabilityDeclaration
-    package let run: @Sendable (JSONObject, CallContext) async throws(StructuredError) -> JSONObject
+    package let work: CapabilityWork
     package let binding: @Sendable (JSONObject, CallContext) throws(StructuredError) -> JSONObject
     package let preview: @Sendable (JSONObject, CallContext) throws(StructuredError) -> Preview
 
     package init<C: Capability>(_ capability: C) {
         declaration = C.declaration
-        run = { (arguments, context) async throws(StructuredError) in
+        work = .run { (arguments, context) async throws(StructuredError) in
             try await capability.run(try C.Input(Arguments(arguments)), context).json
         }
         binding = { (arguments, context) throws(StructuredError) in
@@ -141,9 +137,31 @@ package struct AnyCapability: Sendable {
     }
 }
 
+extension AnyCapability {
+    /// One that touches the product's own state alone: nothing outside of it could change before it runs.
+    init(_ declaration: CapabilityDeclaration, _ work: CapabilityWork) {
+        self.declaration = declaration
+        self.work = work
+        binding = { (_, _) throws(StructuredError) in [:] }
+        preview = { (_, _) throws(StructuredError) in Preview(declaration) }
+    }
+}
+
 /// Every capability there is, and which of them this version can do.
 package enum Capabilities {
-    package static let implemented: [AnyCapability] = [
+    package static let implemented: [AnyCapability] =
+        others + state(SessionPlace.self) + state(PersistentPlace.self) + state(SharedPlace.self)
+
+    /// The same six verbs for each place.
+    private static func state<Place: StatePlace>(_ place: Place.Type) -> [AnyCapability] {
+        [
+            AnyCapability(looking: StateGet<Place>()), AnyCapability(changing: StateSet<Place>()),
+            AnyCapability(changing: StateDelete<Place>()), AnyCapability(looking: StateList<Place>()),
+            AnyCapability(looking: StateQuery<Place>()), AnyCapability(looking: StateHistory<Place>()),
+        ]
+    }
+
+    private static let others: [AnyCapability] = [
         AnyCapability(FilesystemRead()), AnyCapability(FilesystemWrite()), AnyCapability(FilesystemAppend()),
         AnyCapability(FilesystemList()), AnyCapability(FilesystemStat()), AnyCapability(FilesystemMkdir()),
         AnyCapability(FilesystemDelete()), AnyCapability(FilesystemRestore()), AnyCapability(FilesystemCopy()),
@@ -153,6 +171,11 @@ package enum Capabilities {
         AnyCapability(ProcessKill()), AnyCapability(GitInit()), AnyCapability(GitStatus()), AnyCapability(GitDiff()),
         AnyCapability(GitLog()), AnyCapability(GitBranch()), AnyCapability(GitCheckout()), AnyCapability(GitCommit()),
         AnyCapability(SystemTime()), AnyCapability(SystemInfo()), AnyCapability(SystemHealth()),
+        AnyCapability(looking: StateSharedWatch()), AnyCapability(changing: CommsSend()),
+        AnyCapability(changing: CommsBroadcast()), AnyCapability(changing: CommsSubscribe()),
+        AnyCapability(changing: CommsReceive()), AnyCapability(changing: AlertsSend()),
+        AnyCapability(looking: AlertsList()), AnyCapability(changing: AlertsAcknowledge()),
+        AnyCapability(looking: SystemMetrics()), AnyCapability(looking: AgentBriefing()),
         AnyCapability(AgentWhoami()), AnyCapability(AgentCapabilities()), AnyCapability(AgentPolicy()),
         AnyCapability(AgentSession()),
     ]
@@ -160,8 +183,7 @@ package enum Capabilities {
     /// Declared and decidable, but answered with `CapabilityUnavailable`.
     static let declaredOnly: [CapabilityDeclaration] =
         DeclaredNetwork.all + DeclaredGit.all + DeclaredScheduler.all
-        + DeclaredSystem.all + DeclaredAgent.all + DeclaredAlerts.all + DeclaredSecrets.all + DeclaredComms.all
-        + DeclaredState.all + DeclaredEmail.all
+        + DeclaredSecrets.all + DeclaredEmail.all
 
     package static let catalogue = Catalogue(implemented.map(\.declaration) + declaredOnly)
 

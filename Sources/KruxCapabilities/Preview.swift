@@ -32,6 +32,13 @@ package struct Preview: Sendable, Equatable {
         left = lines.count - self.lines.count
     }
 
+    /// What a declaration says of its effects.
+    init(_ declaration: CapabilityDeclaration) {
+        let effects = declaration.sideEffects
+        let text = effects.isEmpty ? declaration.summary : effects.joined(separator: "; ")
+        self.init(text.prefix(1).uppercased() + text.dropFirst())
+    }
+
     /// Kept with each request.
     private static let mostBytes = 256 << 10
     private static let longestLine = 400

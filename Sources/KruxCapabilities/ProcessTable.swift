@@ -19,6 +19,8 @@ package final class ProcessTable: Sendable {
         package let isBackground: Bool
         let process: ConfinedProcess
 
+        var isRunning: Bool { process.result == nil }
+
         /// `{process_id, command, state, started_at, exit_code?, signal?, timed_out?}`.
         var json: JSONObject {
             var json: JSONObject = [

@@ -30,12 +30,12 @@ package struct CapabilityDeclaration: Sendable {
     }
 
     package init(
-        _ name: StaticString, _ summary: String, whenToUse: String, effect: EffectClass, sideEffects: [String] = [],
+        _ name: String, _ summary: String, whenToUse: String, effect: EffectClass, sideEffects: [String] = [],
         tier: Tier, input: ObjectSchema, output: ObjectSchema, errors: [DeclaredError] = [],
         startsProcess: Bool = false
     ) {
         // INVARIANT: names are literals in the catalogue and a test reads every one of them.
-        guard let parsed = CapabilityName("\(name)") else { preconditionFailure("`\(name)` is no capability name") }
+        guard let parsed = CapabilityName(name) else { preconditionFailure("`\(name)` is no capability name") }
         self.name = parsed
         self.summary = summary
         self.whenToUse = whenToUse

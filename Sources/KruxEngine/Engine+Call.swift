@@ -265,8 +265,11 @@ extension Engine {
         _ capability: AnyCapability, _ prepared: Prepared, _ decision: Decision, _ caller: Caller, _ record: CallRecord
     ) async throws -> CallReply {
         let context = try context(caller, decision)
+        if case .change(let change) = capability.work {
+            return try await self.change(change, prepared, decision, context, record)
+        }
         if prepared.declaration.effect == .read {
-            let data = try await capability.run(prepared.arguments, context)
+            let data = try await perform(capability, prepared.arguments, context)
             let seq = try await write(
                 record.body(.outcome, outcome: .succeeded, self, result: data), record, notify: decision.tier == .notify
             )
@@ -279,6 +282,86 @@ extension Engine {
         case .success(let (data, seq)): return .succeeded(data, tier: decision.tier, seq: seq)
         case .failure(let error): return .failed(error)
         }
+    }
+
+    /// A change of the product's own state, in the transaction of its only row.
+    private func change(
+        _ change: Change, _ prepared: Prepared, _ decision: Decision, _ context: CallContext, _ record: CallRecord
+    ) async throws -> CallReply {
+        try requireSound()
+        let arguments = prepared.arguments
+        try await waitForState(seconds: try change.patience(arguments)) { [store] in
+            try store.read { try change.isReady(arguments, context, $0) }
+        }
+        let (seq, result) = try await write(
+            record, isFirst: true, isTold: decision.tier == .notify, notice: try change.notice(arguments)
+        ) { [self] tx in
+            let result: Result<JSONObject, StructuredError>
+            do {
+                result = .success(try tx.attempt { try change.apply(arguments, context, tx) })
+            } catch let error as StructuredError {
+                result = .failure(error)
+            }
+            let failure: StructuredError? = if case .failure(let error) = result { error } else { nil }
+            return (
+                record.body(
+                    .outcome, outcome: failure == nil ? .succeeded : .failed, self, error: failure,
+                    result: try? result.get()), result
+            )
+        }
+        stateChanged()
+        switch result {
+        case .success(let data): return .succeeded(data, tier: decision.tier, seq: seq)
+        case .failure(let error): return .failed(error)
+        }
+    }
+
+    /// Does what a capability does outside of the product's state, or looks at that.
+    private func perform(_ capability: AnyCapability, _ arguments: JSONObject, _ context: CallContext)
+        async throws(StructuredError) -> JSONObject
+    {
+        do {
+            switch capability.work {
+            case .run(let run): return try await run(arguments, context)
+            case .look(let look, let patience):
+                var seen: JSONObject?
+                try await waitForState(seconds: try patience(arguments)) { [store] in
+                    seen = try store.read { try look(arguments, context, $0, false) }
+                    return seen != nil
+                }
+                if let seen { return seen }
+                guard let last = try store.read({ try look(arguments, context, $0, true) }) else {
+                    throw StructuredError(.internalError, "a look came to nothing")
+                }
+                return last
+            case .change:
+                throw StructuredError(.internalError, "a change of state was to be done outside of a transaction")
+            }
+        } catch {
+            throw Self.structured(error)
+        }
+    }
+
+    /// Returns when `isReady` says so, or the time is over.
+    private func waitForState(seconds: Int64, _ isReady: () throws -> Bool) async throws {
+        guard seconds > 0 else { return }
+        let deadline = ContinuousClock.now + .seconds(seconds)
+        while true {
+            let known = stateVersion.withLock { $0 }
+            let left = (deadline - .now) / .milliseconds(1)
+            if try isReady() || left <= 0 || isDraining.withLock({ $0 }) || Task.isCancelled { return }
+            await waiters.wait(for: Self.stateWaiters, seconds: left / 1000) { [self] in
+                stateVersion.withLock { $0 } != known
+            }
+        }
+    }
+
+    /// What no request is called.
+    private static let stateWaiters = "state"
+
+    func stateChanged() {
+        stateVersion.withLock { $0 += 1 }
+        waiters.wake(Self.stateWaiters)
     }
 
     /// What must hold before an effect begins, so that its outcome can be recorded.
@@ -302,10 +385,45 @@ extension Engine {
         _ capability: AnyCapability, _ arguments: JSONObject, _ context: CallContext, _ record: CallRecord,
         intent: Int64, also: (@Sendable (WriteTx, Result<JSONObject, StructuredError>) throws -> Void)? = nil
     ) async -> Result<(JSONObject, Int64), StructuredError> {
+        if case .change(let change) = capability.work {
+            // With its outcome, and the end of the request it was approved by.
+            do {
+                let (seq, result) = try await write(
+                    record, isFirst: false, isTold: record.tier == .notify, notice: try change.notice(arguments),
+                    also: also
+                ) { [self] tx in
+                    let result: Result<JSONObject, StructuredError>
+                    do {
+                        result = .success(try tx.attempt { try change.apply(arguments, context, tx) })
+                    } catch let error as StructuredError {
+                        result = .failure(error)
+                    }
+                    let failure: StructuredError? = if case .failure(let error) = result { error } else { nil }
+                    var body = record.body(
+                        .outcome, outcome: failure == nil ? .succeeded : .failed, self, error: failure,
+                        result: try? result.get())
+                    body.intent = intent
+                    return (body, result)
+                }
+                stateChanged()
+                return result.map { ($0, seq) }
+            } catch {
+                // Nothing of it has happened; that is recorded like any other end.
+                return await recordEnd(.failure(Self.structured(error)), record, intent: intent, also: also)
+            }
+        }
         let result: Result<JSONObject, StructuredError>
-        do throws(StructuredError) { result = .success(try await capability.run(arguments, context)) } catch {
+        do throws(StructuredError) { result = .success(try await perform(capability, arguments, context)) } catch {
             result = .failure(error)
         }
+        return await recordEnd(result, record, intent: intent, also: also)
+    }
+
+    /// Records how an effect ended, now or as soon as that is possible.
+    private func recordEnd(
+        _ result: Result<JSONObject, StructuredError>, _ record: CallRecord, intent: Int64,
+        also: (@Sendable (WriteTx, Result<JSONObject, StructuredError>) throws -> Void)?
+    ) async -> Result<(JSONObject, Int64), StructuredError> {
         let failure: StructuredError? = if case .failure(let error) = result { error } else { nil }
         let data = try? result.get()
         var body = record.body(
@@ -349,21 +467,41 @@ extension Engine {
         _ body: AuditBody, _ record: CallRecord, notify: Bool = false,
         also: (@Sendable (WriteTx) throws -> Void)? = nil
     ) async throws -> Int64 {
-        let bytes = body.canonicalBytes()
+        try await write(
+            record, isFirst: body.intent == nil, isTold: notify, also: { tx, _ in try also?(tx) }
+        ) { _ in (body, ()) }.seq
+    }
+
+    /// Appends a row that is made in its own transaction, durable when this returns.
+    /// - Parameters:
+    ///   - isFirst: nothing of the call has been written yet: its session, its place in rate windows and the use of a
+    ///     grant are stored with it.
+    ///   - isTold: people are told of the call.
+    ///   - notice: people are told this of it, whatever the tier.
+    ///   - also: follows the row in its transaction.
+    private func write<T: Sendable>(
+        _ record: CallRecord, isFirst: Bool, isTold: Bool, notice: String? = nil,
+        also: (@Sendable (WriteTx, T) throws -> Void)? = nil,
+        _ make: @escaping @Sendable (WriteTx) throws -> (AuditBody, T)
+    ) async throws -> (seq: Int64, made: T) {
         let audit = audit
         // An outcome's session was stored with its intent.
-        let session = body.intent == nil ? record.session : nil
-        let reservation = body.intent == nil ? record.reservation : nil
-        let grant = body.intent == nil ? record.grant : nil
-        let event = notify ? record.event(body) : nil
-        let outcome = body.outcome?.rawValue ?? ""
+        let session = isFirst ? record.session : nil
+        let reservation = isFirst ? record.reservation : nil
+        let grant = isFirst ? record.grant : nil
         let seq: Int64
+        let made: T
+        let event: GateEvent?
         do {
-            seq = try await store.writer.write { [self] tx in
+            (seq, made, event) = try await store.writer.write { [self] tx in
+                let (body, made) = try make(tx)
                 if let session { try SessionTable.store(tx, session) }
                 if let reservation { try RateWindows.store(tx, reservation) }
                 if let grant { try GrantTable.use(tx, grant.id, now: body.time) }
-                let seq = try audit.append(bytes, tx)
+                let seq = try audit.append(body.canonicalBytes(), tx)
+                let outcome = body.outcome?.rawValue ?? ""
+                var event = isTold || notice != nil ? record.event(body) : nil
+                if let notice { event?.summary = redactor.scrub(notice) }
                 if let event {
                     try tx.execute(
                         "INSERT INTO notifications (seq, time, agent, capability, outcome, summary) VALUES (?, ?, ?, ?, ?, ?)",
@@ -379,8 +517,8 @@ extension Engine {
                             "outcome": .string(outcome),
                         ], request: nil, now: event.time)
                 }
-                try also?(tx)
-                return seq
+                try also?(tx, made)
+                return (seq, made, event)
             }
         } catch {
             // Not recorded, so it does not run, and does not count.
@@ -395,7 +533,7 @@ extension Engine {
                 deliveriesDue.changed()
             }
         }
-        return seq
+        return (seq, made)
     }
 
     /// - Parameter decision: says which box a process of the call is put into.

@@ -68,6 +68,8 @@ package final class Engine: Sendable {
     /// Outcomes that wait for the record to be writable again.
     let unrecorded = Mutex(0)
     let isDraining = Mutex(false)
+    /// Goes up with each change of agents' state.
+    let stateVersion = Mutex(0)
     /// When each anchor was last tried, by the monotonic clock in seconds.
     let lastTried = Mutex<[Int64: Int64]>([:])
     let watcher = Mutex<FolderWatcher?>(nil)

@@ -17,7 +17,7 @@ package struct GateEvent: Sendable {
     package let time: Timestamp
     package let agent: String
     package let capability: String
-    package let summary: String
+    package var summary: String
     /// The request of an `approval`.
     package let request: String?
 

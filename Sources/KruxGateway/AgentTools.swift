@@ -126,7 +126,8 @@ struct AgentTools: MCPToolHost {
 
     /// Whether a call may take longer than a client's patience.
     static func mayTakeLong(capability: String) -> Bool {
-        !["filesystem.", "system.", "agent."].contains { capability.hasPrefix($0) }
+        capability == "filesystem.watch"
+            || !["filesystem.", "system.", "agent."].contains { capability.hasPrefix($0) }
     }
 
     /// The same of a tool's name.

@@ -284,13 +284,22 @@ package final class ConfinedProcess: Sendable {
         return line.flatMap { pid_t($0.dropFirst(4).trimmingCharacters(in: .whitespaces)) } ?? -1
     }
 
+    /// A path without links; empty for one that does not exist, nil for one that cannot be told.
+    private static func resolved(_ path: String) -> String? {
+        if path.isEmpty { return "" }
+        guard let found = realpath(path, nil) else { return errno == ENOENT ? "" : nil }
+        defer { free(found) }
+        return String(cString: found)
+    }
+
     /// The zygote answers one launch at a time.
     private static let zygote = NSLock()
 
     /// - Returns: a pidfd, or a negative errno.
     private static func launch(_ launch: Launch, _ out: Int32, _ err: Int32, _ status: Int32, _ proxy: Int32) -> Int32 {
         let box = launch.confinement
-        let texts = CStrings([launch.workspacePath, launch.directory, box.home])
+        guard let home = resolved(box.home) else { return -errno }
+        let texts = CStrings([launch.workspacePath, launch.directory, home])
         let arguments = CStrings(launch.arguments)
         let environment = CStrings(launch.environment.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" })
         let mounts = CStrings(box.mounts.map { ($0.isReadOnly ? "ro" : "rw") + $0.target })

@@ -85,6 +85,17 @@ package struct WriteTx: ReadTx {
         try DatabaseReadTx(db: db).forEach(sql, arguments, body)
     }
 
+    /// Does all of something or nothing: what `work` throws undoes it, and the transaction goes on.
+    package func attempt<T>(_ work: () throws -> T) throws -> T {
+        var result: T?
+        try db.inSavepoint {
+            result = try work()
+            return .commit
+        }
+        guard let result else { throw StoreError(.corrupt, "a savepoint ended without its result") }
+        return result
+    }
+
     /// Runs a statement and returns the number of rows it changed.
     @discardableResult
     package func execute(_ sql: String, _ arguments: [SQLValue] = []) throws -> Int {

@@ -24,6 +24,19 @@ import Testing
         }
     }
 
+    /// Hundreds of ways out of the box, tried for real: whole, without each layer that holds them, and by each such layer
+    /// alone. A root gateway's box, and where the tests are root an ordinary user's as well.
+    @Test func nothingGetsOutOfTheBox() async throws {
+        try await withTemporaryFolder { folder in
+            // Other users pass through it.
+            #expect(chmod(folder, 0o755) == 0)
+            print(try Peer.run("escapes.py", [Kruxos.path, folder + "/own"]))
+            if geteuid() == 0 {
+                print(try Peer.run("escapes.py", [Kruxos.path, folder + "/other", "nobody"]))
+            }
+        }
+    }
+
     @Test func hostileInputGetsAStructuredErrorAndALiveServer() async throws {
         try await RealGateway.with(policies: Self.policy) { gateway, token in
             try Peer.run("hostile_input.py", [gateway.agentsURL, token])
@@ -194,6 +207,24 @@ import Testing
             #expect(gateway.stop() == 0)
             _ = try slow.stop()
         }
+    }
+
+    /// `docs/capabilities.md` is what `kruxos capabilities docs` prints.
+    @Test func theCatalogueInTheDocumentsIsCurrent() throws {
+        let root =
+            ((((#filePath as NSString).deletingLastPathComponent) as NSString).deletingLastPathComponent as NSString)
+            .deletingLastPathComponent
+        let kept = try String(contentsOfFile: root + "/docs/capabilities.md", encoding: .utf8)
+        let printed = try Kruxos.execute(Kruxos.path, ["capabilities", "docs"])
+        #expect(
+            printed.code == 0 && printed.output == kept,
+            "write it anew: kruxos capabilities docs > docs/capabilities.md")
+        let list = try Kruxos.execute(Kruxos.path, ["capabilities", "list", "git", "--json"])
+        #expect(try JSONParser.parse(list.output).array?.count == 10)
+        let show = try Kruxos.execute(Kruxos.path, ["capabilities", "show", "filesystem.edit"])
+        #expect(show.output.contains("`expected`") && show.output.contains("Conflict"))
+        let wrong = try Kruxos.execute(Kruxos.path, ["capabilities", "show", "filesystem.edti"])
+        #expect(wrong.code != 0 && wrong.errors.contains("Did you mean `filesystem.edit`?"))
     }
 
     @Test func everyCommandSurvivesWrongValues() async throws {

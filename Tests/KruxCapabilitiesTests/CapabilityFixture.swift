@@ -57,7 +57,8 @@ struct CapabilityFixture {
                 canonical[property.name] = .string(try workspace.canonicalise(text, followsLast: follows).absolute)
             }
         }
-        let output = try await capability.run(canonical, context)
+        guard case .run(let run) = capability.work else { throw TestFailure("\(name) works on state") }
+        let output = try await run(canonical, context)
         let (_, problems) = capability.declaration.output.validate(output)
         guard problems.isEmpty else { throw TestFailure("\(name)'s output does not fit its schema: \(problems)") }
         return output

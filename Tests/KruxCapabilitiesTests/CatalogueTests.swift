@@ -31,5 +31,5 @@ import Testing
         }
     }
 
-    @Test func whatIsDoneIsCounted() { #expect(Capabilities.implemented.count == 33) }
+    @Test func whatIsDoneIsCounted() { #expect(Capabilities.implemented.count == 61) }
 }

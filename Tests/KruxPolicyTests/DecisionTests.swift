@@ -217,13 +217,6 @@ import Testing
         ("", "sandbox: full-access", SandboxSettings(files: .fullAccess)),
         ("sandbox: workspace-write", "sandbox: full-access", SandboxSettings()),
         ("sandbox: full-access", "sandbox: read-only", SandboxSettings(files: .readOnly)),
-        (
-            "sandbox: { hosts: [a.example, b.example] }", "sandbox: { hosts: [b.example] }",
-            SandboxSettings(hosts: ["b.example"])
-        ),
-        ("sandbox: { hosts: [a.example] }", "sandbox: workspace-write", SandboxSettings()),
-        ("sandbox: { hosts: [a.example] }", "sandbox: { hosts: [b.example] }", SandboxSettings()),
-        ("sandbox: full-access", "sandbox: { hosts: [b.example] }", SandboxSettings(hosts: ["b.example"])),
         ("sandbox: { require: best_effort }", "sandbox: { require: best_effort }", SandboxSettings(isBestEffort: true)),
         ("sandbox: { require: best_effort }", "sandbox: { require: all }", SandboxSettings()),
     ])

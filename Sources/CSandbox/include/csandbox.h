@@ -82,7 +82,7 @@ struct krux_launch {
     const char *const *environment;
     const char *workspace; /* absolute path in the new root where the workspace is seen */
     const char *directory; /* relative to the workspace: the working directory; empty for itself */
-    const char *home;      /* KRUXOS_HOME, which full access does not show; empty for none */
+    const char *home;      /* KRUXOS_HOME without links, which is covered wherever it would show; empty for none */
     const char *const *mounts;  /* "rw/mnt/label" or "ro/mnt/label", one for each of mount_fds */
     const char *const *protect; /* relative to the workspace: read-only where they are there */
     struct krux_limits limits;

@@ -8,8 +8,9 @@ succeed, so that it is known to try; and with each of those layers alone. What i
 out is run unconfined instead, where that does no harm.
 
 FOLDER, which everybody must be able to enter and which is not below /usr, /opt, /etc or /proc, gets a folder that is gone
-afterwards: it stands for the machine. As root, a third argument names the ordinary user to be instead. Attempts that the
-machine's kernel does not know, or that only root's processes could make, are left out and counted.
+afterwards: it stands for the machine. As root, a third argument names the ordinary user to be instead. Attempts that this
+machine's kernel does not know, or that only root's processes could make, are left out and named. ONLY in the environment,
+a regular expression, chooses among the attempts.
 """
 
 import concurrent.futures.thread
@@ -47,21 +48,21 @@ libc.syscall.restype = ctypes.c_long
 
 # System calls by number: x86_64, then arm64; one number where they agree.
 numbers = {
-    "accept4": (288, 242), "acct": (163, 89), "add_key": (248, 217), "adjtimex": (159, 171), "bpf": (321, 280), "capget": (125, 90), "capset": (126, 91),
+    "acct": (163, 89), "add_key": (248, 217), "adjtimex": (159, 171), "bpf": (321, 280), "capget": (125, 90), "capset": (126, 91),
     "chroot": (161, 51), "clock_adjtime": (305, 266), "clock_settime": (227, 112), "clone": (56, 220), "clone3": 435, "delete_module": (176, 106),
     "fanotify_init": (300, 262), "finit_module": (313, 273), "fsopen": 430, "fspick": 433, "init_module": (175, 105), "io_setup": (206, 0),
     "io_uring_setup": 425, "ioctl": (16, 29), "ioperm": (173, None), "iopl": (172, None), "ioprio_set": (251, 30), "kcmp": (312, 272),
-    "kexec_load": (246, 104), "keyctl": (250, 219), "listmount": 458, "memfd_secret": 447, "migrate_pages": (256, 238), "modify_ldt": (154, None),
+    "kexec_load": (246, 104), "keyctl": (250, 219), "listmount": 458, "memfd_secret": 447, "modify_ldt": (154, None),
     "mount": (165, 40), "mount_setattr": 442, "move_mount": 429, "move_pages": (279, 239), "mq_open": (240, 180), "mq_unlink": (241, 181),
     "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "open_tree": 428, "perf_event_open": (298, 241), "personality": (135, 92),
-    "pidfd_getfd": 438, "pidfd_open": 434, "pidfd_send_signal": 424, "pivot_root": (155, 41), "prctl": (157, 167), "prlimit64": (302, 261),
+    "pidfd_getfd": 438, "pivot_root": (155, 41), "prctl": (157, 167), 
     "process_madvise": 440, "process_mrelease": 448, "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "ptrace": (101, 117),
     "quotactl": (179, 60), "quotactl_fd": 443, "reboot": (169, 142), "renameat2": (316, 276), "request_key": (249, 218),
-    "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "setdomainname": (171, 162), "sethostname": (170, 161), "setns": (308, 268),
+    "rt_sigqueueinfo": (129, 138), "setdomainname": (171, 162), "sethostname": (170, 161), "setns": (308, 268),
     "settimeofday": (164, 170), "shmat": (30, 196), "shmctl": (31, 195), "shmget": (29, 194), "msgctl": (71, 187), "msgget": (68, 186),
-    "msgsnd": (69, 189), "semctl": (66, 191), "semget": (64, 190), "socket": (41, 198), "statmount": 457, "swapoff": (168, 225), "swapon": (167, 224),
+    "semctl": (66, 191), "semget": (64, 190), "socket": (41, 198), "statmount": 457, "swapoff": (168, 225), "swapon": (167, 224),
     "sysfs": (139, None), "syslog": (103, 116), "tgkill": (234, 131), "tkill": (200, 130), "umount2": (166, 39), "unshare": (272, 97),
-    "userfaultfd": (323, 282), "ustat": (136, None), "vhangup": (153, 58),
+    "userfaultfd": (323, 282), "vhangup": (153, 58),
 }
 numbers = {name: number if isinstance(number, int) else number[machine == "aarch64"] for name, number in numbers.items()}
 
@@ -158,7 +159,14 @@ def forks(body):
     return os.waitpid(child, 0)[1] == 0
 '''
 driver = prelude + r'''
-launcher, output = os.getppid(), os.dup(1)
+launcher, given = os.getppid(), []
+for fd in range(3, 1000):
+    try:
+        os.fstat(fd)
+        given.append(fd)
+    except OSError:
+        pass
+output = os.dup(1)
 def attempt(name, code):
     out = os.memfd_create(name)
     child = os.fork()
@@ -333,7 +341,8 @@ def start_bystander(name, user):
     start = ["/bin/sh", "-c", f'exec "$0" "$@" 3<&{noted}', python, "-I", "-c", bystander, str(os.getpid())]
     options = {} if user is None else {"user": user, "group": user, "extra_groups": []}
     process = subprocess.Popen(
-        start, cwd=place, env={"KRUX_SECRET": marker}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[noted], start_new_session=True, **options)
+        start, cwd=place, env={"KRUX_SECRET": marker}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[noted],
+        start_new_session=True, **options)
     os.close(noted)
     process.stdin.write(marker + "\n")
     process.stdin.flush()
@@ -367,6 +376,16 @@ def whole_disk():
     return "/dev/" + names[0] if names else "/dev/none"
 
 
+def mount_below_usr():
+    """A mount of its own below /usr, seen by this process and its children alone."""
+    place = next((path for path in ["/usr/local/src", "/usr/src", "/usr/games"] if os.path.isdir(path)), None)
+    if place is None or call("unshare", 0x20000)[0] < 0:
+        return None
+    if call("mount", None, b"/", None, 0x44000, None)[0] < 0 or call("mount", b"none", place.encode(), b"tmpfs", 0, b"mode=0777")[0] < 0:
+        return None
+    return place
+
+
 listeners, processes, objects = [], [], []
 
 
@@ -384,6 +403,9 @@ def set_up():
     host["key"] = put(f"{home}/keys/secret", mode=0o600)
     host["program"] = put(f"{outside}/program", f"#!/bin/sh\necho {marker}\n", 0o755)
     host["script"] = put(f"{outside}/script", f"echo {marker}\n")
+    put(f"{outside}/outside_module.py", f"marker = '{marker}'\n")
+    host["echo"] = f"{outside}/echo"
+    shutil.copy("/bin/echo", host["echo"])
     os.symlink(marker, f"{outside}/link")
     # Another agent's folder is the agents' user's own.
     other = make(f"{outside}/other", 0o700)
@@ -394,6 +416,14 @@ def set_up():
             os.chown(path, agents_user, agents_user)
         host["foreign"] = put(f"{outside}/foreign", mode=0o600)
         os.chown(host["foreign"], 12345, 12345)
+    if below:
+        host["below"] = below
+        host["mine_below"] = put(f"{below}/mine", mode=0o600)
+        host["home_below"] = make(f"{below}/home", 0o700)
+        host["key_below"] = put(f"{below}/home/key", mode=0o600)
+        os.symlink(f"{below}/home", f"{below}/link")
+        if is_root:
+            os.chown(host["mine_below"], agents_user, agents_user)
     host["bystander"] = start_bystander("bystander", None)
     host["neighbour"] = start_bystander("neighbour", agents_user if is_root else None)
 
@@ -479,12 +509,16 @@ class Attempt:
     alone     in a sandbox of its own, since it disturbs others
     always    what holds it besides the layers; then `without` are layers that may be left out, and `outside` says whether
               it is known to succeed unconfined
+    home      KRUXOS_HOME, where it is another one
     mark      whether it worked is seen from outside: a process with the mark, or a signal, is there afterwards
     limit     --timeout
+    killed    the gateway is killed meanwhile
+    terminal  the gateway has a terminal
     """
 
-    def __init__(self, name, stops, code, root=False, files="workspace-write", alone=False, always=None, without="", outside=False, mark=None, beside="",
-                 limit=60, terminal=False):
+    def __init__(
+            self, name, stops, code, root=False, beside="", files="workspace-write", alone=False, always=None, without="",
+            outside=False, home=None, mark=None, limit=60, killed=False, terminal=False):
         known = []
         for stop in stops.split():
             layer, _, version = stop.partition(":")
@@ -495,7 +529,7 @@ class Attempt:
         self.name, self.stops, self.code, self.root, self.files = name, known, code, root, files
         self.alone, self.always, self.outside = alone or mark is not None or terminal, always, outside
         self.without, self.beside = ([layer for layer in words.split() if layer in layers] for words in (without, beside))
-        self.mark, self.limit, self.terminal = mark, limit, terminal
+        self.home, self.mark, self.limit, self.killed, self.terminal = home, mark, limit, killed, terminal
 
     def runs(self):
         """(what it shows, layers left out, whether it succeeds)"""
@@ -517,6 +551,8 @@ attempts, absent = [], []
 def attempt(name, stops, code, needs=True, **terms):
     assert all(name != other.name for other in attempts) and name not in absent, name
     made = Attempt(name, stops, code, **terms)
+    if "new_user(" in code:
+        needs = needs and new_users_work
     if not needs or made.root and not is_root or not made.stops and not made.always:
         absent.append(name)
     else:
@@ -547,7 +583,8 @@ for link in glob.glob("/proc/[0-9]*/root"):
     except OSError as error:
         last = error
 print(last)''')
-    attempt("read-by-the-launchers-root", "namespaces user landlock capabilities", 'reads("/proc/%d/root%s" % (launcher, host["public"]))', root=True)
+    attempt("read-by-the-launchers-root", "namespaces user landlock capabilities",
+            'reads("/proc/%d/root%s" % (launcher, host["public"]))', root=True)
     for who, stops in [("bystander", "namespaces user landlock capabilities"), ("neighbour", "namespaces landlock")]:
         base = f'"/proc/%d/" % host["{who}"]["pid"] + '
         attempt(f"read-{who}-root", stops, f'reads({base}"root" + host["public"])')
@@ -574,8 +611,10 @@ with open("/proc/%d/oom_score_adj" % host["neighbour"]["pid"], "w") as file:
 escaped()''')
     attempt("read-by-a-symbolic-link", "namespaces landlock", 'os.symlink(host["public"], "link")\nreads("link")')
     attempt("read-by-a-linked-folder", "namespaces landlock", 'os.symlink(host["outside"], "folder")\nreads("folder/public")')
-    attempt("read-by-a-link-to-a-link", "namespaces landlock", 'os.symlink("/proc/self/root" + host["outside"], "a")\nos.symlink("a/public", "b")\nreads("b")')
-    attempt("read-by-reopening-a-path-descriptor", "namespaces landlock", 'fd = os.open(host["public"], os.O_PATH)\nreads("/proc/self/fd/%d" % fd)')
+    attempt("read-by-a-link-to-a-link", "namespaces landlock",
+            'os.symlink("/proc/self/root" + host["outside"], "a")\nos.symlink("a/public", "b")\nreads("b")')
+    attempt("read-by-reopening-a-path-descriptor", "namespaces landlock",
+            'fd = os.open(host["public"], os.O_PATH)\nreads("/proc/self/fd/%d" % fd)')
     attempt("read-from-another-thread", "namespaces landlock", '''
 def body():
     try:
@@ -598,7 +637,21 @@ works("name_to_handle_at", -100, b".", handle, ctypes.byref(mount), 0)''', needs
     attempt("shell-dot", "namespaces landlock", 'shell(\'. "$SCRIPT"\')')
     attempt("shell-tar", "namespaces landlock", 'shell(\'tar cf - "$PUBLIC"\')', needs=shutil.which("tar"))
     attempt("shell-copy-of-a-tree", "namespaces landlock", 'shell(\'cp -r "$OUTSIDE" here; cat here/public\')')
-    attempt("run-a-program-outside", "namespaces landlock", 'escaped(marker.encode() in subprocess.run([host["program"]], capture_output=True).stdout)')
+    attempt("run-a-program-outside", "namespaces landlock",
+            'escaped(marker.encode() in subprocess.run([host["program"]], capture_output=True).stdout)')
+    attempt("run-a-program-by-descriptor", "namespaces landlock", '''
+fd = os.open(host["program"], os.O_RDONLY)
+escaped(marker.encode() in subprocess.run(["/proc/self/fd/%d" % fd], pass_fds=[fd], capture_output=True).stdout)''')
+    attempt("run-a-program-by-the-loader", "namespaces landlock", '''
+loader = [path for path in glob.glob("/lib*/ld-linux-*") + glob.glob("/lib/ld-linux-*")][0]
+escaped(marker.encode() in subprocess.run([loader, host["echo"], marker], capture_output=True).stdout)''', needs=glob.glob("/lib*/ld-linux-*"))
+    attempt("perl", "namespaces landlock",
+            'shell(\'perl -e "open F, shift; print <F>" "$PUBLIC"\')', needs=shutil.which("perl", path="/usr/bin:/bin"))
+    attempt("map-a-file", "namespaces landlock", '''
+with open(host["public"], "rb") as file:
+    escaped(marker.encode() in mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)[:])''')
+    attempt("import-a-module", "namespaces landlock",
+            'sys.path.insert(0, host["outside"])\nimport outside_module\nescaped(outside_module.marker == marker)')
     attempt("list-a-folder", "namespaces landlock", 'escaped("public" in os.listdir(host["outside"]))')
     attempt("stat-a-file", "namespaces", 'escaped(os.stat(host["public"]).st_size)')
     attempt("enter-a-folder", "namespaces", 'os.chdir(host["outside"])\nescaped(os.getcwd() == host["outside"])')
@@ -610,22 +663,27 @@ works("name_to_handle_at", -100, b".", handle, ctypes.byref(mount), 0)''', needs
     attempt("list-the-root-users-home", "namespaces user landlock", 'os.listdir("/root")\nescaped()', root=True)
     for place in ["var", "home", "run", "boot", "mnt", "srv", "sys", "var/log", "sys/class/net", "sys/kernel"]:
         path = f"/{place}"
-        attempt(f"list-{place.replace('/', '-')}", "namespaces landlock", f'os.listdir({path!r})\nescaped()', needs=os.access(path, os.R_OK | os.X_OK))
-    attempt("see-the-machines-mounts", "namespaces", 'escaped(" /sys " in open("/proc/self/mountinfo").read())', needs=os.path.ismount("/sys"))
+        attempt(f"list-{place.replace('/', '-')}", "namespaces landlock",
+                f'os.listdir({path!r})\nescaped()', needs=os.access(path, os.R_OK | os.X_OK))
+    attempt("see-the-machines-mounts", "namespaces",
+            'escaped(" /sys " in open("/proc/self/mountinfo").read())', needs=os.path.ismount("/sys"))
 
 
 def attempts_to_write(host):
     attempt("create-a-file", "namespaces landlock", 'open(host["drop"] + "/made-%d" % host["turn"], "w").write("x")\nescaped()')
-    attempt("create-a-nameless-file", "namespaces landlock", 'leaves_nothing_in(host["drop"])')
+    attempt("create-a-nameless-file", "namespaces landlock", 'leaves_nothing_in(host["drop"])', needs=nameless_files_work(host["drop"]))
     attempt("overwrite-a-file", "namespaces landlock", 'fd = os.open(host["open"], os.O_WRONLY)\nescaped(os.write(fd, marker.encode()))')
     attempt("append-to-a-file", "namespaces landlock", 'fd = os.open(host["open"], os.O_WRONLY | os.O_APPEND)\nescaped(os.write(fd, b"x"))')
     attempt("truncate-a-file", "namespaces landlock:3", 'os.truncate(host["drop"] + "/gone-%d" % host["turn"], 0)\nescaped()')
-    attempt("write-by-own-root-link", "namespaces landlock", 'fd = os.open("/proc/self/root" + host["open"], os.O_WRONLY)\nescaped(os.write(fd, marker.encode()))')
-    attempt("write-by-a-symbolic-link", "namespaces landlock", 'os.symlink(host["drop"] + "/linked-%d" % host["turn"], "x")\nopen("x", "w").write("x")\nescaped()')
+    attempt("write-by-own-root-link", "namespaces landlock",
+            'fd = os.open("/proc/self/root" + host["open"], os.O_WRONLY)\nescaped(os.write(fd, marker.encode()))')
+    attempt("write-by-a-symbolic-link", "namespaces landlock",
+            'os.symlink(host["drop"] + "/linked-%d" % host["turn"], "x")\nopen("x", "w").write("x")\nescaped()')
     attempt("make-a-folder", "namespaces landlock", 'os.mkdir(host["drop"] + "/folder-%d" % host["turn"])\nescaped()')
     attempt("remove-a-file", "namespaces landlock", 'os.unlink(host["drop"] + "/gone-%d" % host["turn"])\nescaped()')
     attempt("take-a-file", "namespaces landlock", 'os.rename(host["drop"] + "/taken-%d" % host["turn"], "taken")\nreads("taken")')
-    attempt("plant-a-file", "namespaces landlock", 'open("x", "w").write("x")\nos.rename("x", host["drop"] + "/planted-%d" % host["turn"])\nescaped()')
+    attempt("plant-a-file", "namespaces landlock",
+            'open("x", "w").write("x")\nos.rename("x", host["drop"] + "/planted-%d" % host["turn"])\nescaped()')
     attempt("exchange-files", "namespaces landlock", '''
 open("x", "w").write("x")
 works("renameat2", -100, b"x", -100, (host["drop"] + "/exchanged-%d" % host["turn"]).encode(), 2)''')
@@ -634,15 +692,26 @@ works("renameat2", -100, b"x", -100, (host["drop"] + "/exchanged-%d" % host["tur
 fd = os.open(host["open"], os.O_PATH)
 print(libc.linkat(-100, b"/proc/self/fd/%d" % fd, -100, b"x", 0x400))
 reads("x")''')
-    attempt("link-a-file-out-of-the-workspace", "namespaces landlock", 'open("x", "w").write("x")\nos.link("x", host["drop"] + "/linked-out-%d" % host["turn"])\nescaped()')
+    attempt("link-a-file-out-of-the-workspace", "namespaces landlock",
+            'open("x", "w").write("x")\nos.link("x", host["drop"] + "/linked-out-%d" % host["turn"])\nescaped()')
     attempt("plant-a-symbolic-link", "namespaces landlock", 'os.symlink("/", host["drop"] + "/symbolic-%d" % host["turn"])\nescaped()')
-    attempt("plant-a-pipe", "namespaces landlock seccomp", 'os.mkfifo(host["drop"] + "/pipe-%d" % host["turn"])\nescaped()')
-    attempt("plant-a-socket", "namespaces landlock", 'socket.socket(socket.AF_UNIX).bind(host["drop"] + "/bound-%d" % host["turn"])\nescaped()')
+    attempt("plant-a-pipe", "namespaces landlock", 'os.mkfifo(host["drop"] + "/pipe-%d" % host["turn"])\nescaped()')
+    attempt("plant-a-socket", "namespaces landlock",
+            'socket.socket(socket.AF_UNIX).bind(host["drop"] + "/bound-%d" % host["turn"])\nescaped()')
+    for way, code in {
+            "created": 'os.close(os.open("suid", os.O_CREAT | os.O_WRONLY, 0o4755))',
+            "changed": 'open("suid", "w").close()\nos.chmod("suid", 0o4755)',
+            "changed-by-its-descriptor": 'os.fchmod(os.open("suid", os.O_CREAT | os.O_WRONLY), 0o2755)',
+            "made-as-a-node": 'os.mknod("suid", 0o104755)'}.items():
+        attempt(f"leave-a-suid-program-{way}", "seccomp",
+                'if os.path.exists("suid"): os.unlink("suid")\n' + code + '\nescaped(os.stat("suid").st_mode & 0o6000)')
     attempt("change-a-mode", "namespaces", 'os.chmod(host["mine"], 0o604)\nescaped()')
     attempt("change-the-owners-mode", "namespaces user", 'os.chmod(host["secret"], 0o600)\nescaped()')
-    attempt("change-an-owner", "namespaces user capabilities", 'os.chown(host["foreign"], 12346, -1)\nos.chown(host["foreign"], 12345, -1)\nescaped()', root=True)
+    attempt("change-an-owner", "namespaces user capabilities",
+            'os.chown(host["foreign"], 12346, -1)\nos.chown(host["foreign"], 12345, -1)\nescaped()', root=True)
     attempt("change-times", "namespaces", 'os.utime(host["mine"], (1, 1))\nescaped()')
-    attempt("set-an-extended-attribute", "namespaces", 'os.setxattr(host["mine"], "user.krux", b"x")\nescaped()', needs=attributes_work(host["public"]))
+    attempt("set-an-extended-attribute", "namespaces",
+            'os.setxattr(host["mine"], "user.krux", b"x")\nescaped()', needs=attributes_work(host["public"]))
     attempt("set-a-files-flags", "namespaces landlock", '''
 fd, flags = os.open(host["mine"], os.O_RDONLY), array.array("i", [0])
 fcntl.ioctl(fd, 0x80086601, flags)
@@ -650,12 +719,16 @@ flags[0] |= 0x40
 fcntl.ioctl(fd, 0x40086602, flags)
 escaped()''', needs=flags_work(host["public"]))
     attempt("shell-append", "namespaces landlock", 'shell(\'echo x >> "$OPEN" && cat "$OPEN"\')')
-    attempt("shell-move", "namespaces landlock", 'shell(\'echo x > here; mv here "$DROP/moved-$TURN" && ls "$DROP/moved-$TURN" && echo %s\' % marker)')
+    attempt("shell-move", "namespaces landlock",
+            'shell(\'echo x > here; mv here "$DROP/moved-$TURN" && ls "$DROP/moved-$TURN" && echo %s\' % marker)')
     for place in ["usr", "etc", "opt", "usr/bin", "usr/lib", "usr/local/bin", "var/tmp", "root", "boot"]:
         stops = "namespaces landlock" if place == "var/tmp" else "namespaces user landlock"
-        attempt(f"write-below-{place.replace('/', '-')}", stops, f'leaves_nothing_in("/{place}")', root=place != "var/tmp", needs=nameless_files_work(f"/{place}"))
-    for path in ["/etc/passwd", "/etc/hosts", "/etc/ld.so.cache", "/usr/bin/env", "/bin/sh"]:
-        attempt(f"open-{path[1:].replace('/', '-')}-for-writing", "namespaces user landlock", f"opens({path!r}, os.O_WRONLY)", root=True)
+        attempt(f"write-below-{place.replace('/', '-')}", stops,
+                f'leaves_nothing_in("/{place}")', root=place != "var/tmp", needs=nameless_files_work(f"/{place}"))
+    # No programs: nobody could run one meanwhile.
+    for path in ["/etc/passwd", "/etc/hosts", "/etc/ld.so.cache", "/usr/lib/os-release"]:
+        attempt(f"open-{path[1:].replace('/', '-')}-for-writing", "namespaces user landlock",
+                f"opens({path!r}, os.O_WRONLY)", root=True, needs=opens_here(path, os.O_WRONLY))
     attempt("fill-the-machines-tmp", "namespaces landlock", '''
 fd = os.open("/tmp/" + host["token"] + str(host["turn"]), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
 os.unlink("/tmp/" + host["token"] + str(host["turn"]))
@@ -663,20 +736,38 @@ os.posix_fallocate(fd, 0, 300 << 20)
 escaped()''')
     attempt("read-only-create", "namespaces landlock", 'open("/proc/self/cwd/x", "w").write("x")\nescaped()', files="read-only")
     attempt("read-only-folder", "namespaces landlock", 'os.mkdir("x%d" % host["turn"])\nescaped()', files="read-only")
-    attempt("read-only-nameless-file", "namespaces landlock", 'leaves_nothing_in(".")', files="read-only")
+    attempt("read-only-nameless-file", "namespaces landlock",
+            'leaves_nothing_in(".")', files="read-only", needs=nameless_files_work(host["drop"]))
     attempt("read-only-mode", "namespaces", 'os.chmod(".", 0o700)\nescaped()', files="read-only")
     attempt("read-only-remount", "user landlock capabilities seccomp", '''
 must("mount", b"none", os.getcwd().encode(), None, 0x1020, None)
 leaves_nothing_in(os.getcwd())''', files="read-only", root=True)
     attempt("full-access-to-the-gates-home", "namespaces user", 'reads(host["key"])', files="full-access")
-    attempt("full-access-to-the-gates-home-by-own-root-link", "namespaces user", 'reads("/proc/self/root" + host["key"])', files="full-access")
-    attempt("full-access-to-the-gates-socket", "namespaces user", 'talks(socket.AF_UNIX, socket.SOCK_STREAM, host["gate"])', files="full-access")
-    attempt("full-access-by-a-bystanders-root", "namespaces user landlock capabilities", 'reads("/proc/%d/root%s" % (host["bystander"]["pid"], host["key"]))', files="full-access")
+    attempt("full-access-to-the-gates-home-by-own-root-link", "namespaces user",
+            'reads("/proc/self/root" + host["key"])', files="full-access")
+    attempt("full-access-to-the-gates-socket", "namespaces user",
+            'talks(socket.AF_UNIX, socket.SOCK_STREAM, host["gate"])', files="full-access")
+    attempt("full-access-by-a-bystanders-root", "namespaces user landlock capabilities",
+            'reads("/proc/%d/root%s" % (host["bystander"]["pid"], host["key"]))', files="full-access")
     attempt("full-access-uncovers-the-gates-home", "user landlock capabilities seccomp", '''
 must("umount2", host["home"].encode(), 2)
 reads(host["key"])''', files="full-access", root=True, alone=True, needs=not host["home"].startswith("/tmp/"))
+    # What is mounted below a folder that is shown read-only is as read-only as that.
+    mounted = {"needs": host.get("below")}
+    attempt("create-a-file-on-a-mount-below-usr", "namespaces landlock",
+            'open(host["below"] + "/made-%d" % host["turn"], "w").write("x")\nescaped()', **mounted)
+    attempt("write-to-a-file-on-a-mount-below-usr", "namespaces landlock", 'opens(host["mine_below"], os.O_RDWR)', **mounted)
+    attempt("change-a-mode-on-a-mount-below-usr", "namespaces", 'os.chmod(host["mine_below"], 0o600)\nescaped()', **mounted)
+    attempt("change-times-on-a-mount-below-usr", "namespaces", 'os.utime(host["mine_below"], (1, 1))\nescaped()', **mounted)
+    read_key = 'reads(host["key_below"])'
+    for files in ["read-only", "workspace-write", "full-access"]:
+        attempt(f"{files}-to-the-gates-home-below-usr", "namespaces user", read_key, files=files, home=host.get("home_below"), **mounted)
+    attempt("full-access-to-the-gates-home-that-is-a-link", "namespaces user",
+            read_key, files="full-access", home=f"{host.get('below')}/link", **mounted)
     attempt("full-access-device", "namespaces", 'opens("/dev/fuse", os.O_RDWR)', files="full-access", needs=everybodys("/dev/fuse"))
-    attempt("full-access-node", "namespaces user capabilities seccomp", 'os.mknod("/tmp/x" + host["token"] + str(host["turn"]), 0o600 | stat.S_IFCHR, os.makedev(1, 3))\nescaped()', files="full-access", root=True)
+    attempt("full-access-node", "namespaces user capabilities seccomp",
+            'os.mknod("/tmp/x" + host["token"] + str(host["turn"]), 0o600 | stat.S_IFCHR, os.makedev(1, 3))\nescaped()',
+            files="full-access", root=True)
 
 
 def attributes_work(path):
@@ -710,23 +801,34 @@ def everybodys(path):
 
 def attempts_on_devices(host):
     devices = {
-        "fuse": os.O_RDWR, "net/tun": os.O_RDWR, "ptmx": os.O_RDWR, "kvm": os.O_RDWR, "loop-control": os.O_RDWR, "loop0": os.O_RDONLY, "console": os.O_WRONLY,
-        "vhost-net": os.O_RDWR, "userfaultfd": os.O_RDWR, "rfkill": os.O_RDONLY, "btrfs-control": os.O_RDONLY, "tty0": os.O_WRONLY, "uinput": os.O_WRONLY, "hwrng": os.O_RDONLY}
+        "fuse": os.O_RDWR, "net/tun": os.O_RDWR, "ptmx": os.O_RDWR, "kvm": os.O_RDWR, "loop-control": os.O_RDWR, "loop0": os.O_RDONLY,
+        "console": os.O_WRONLY, "vhost-net": os.O_RDWR, "userfaultfd": os.O_RDWR, "rfkill": os.O_RDONLY, "btrfs-control": os.O_RDONLY,
+        "tty0": os.O_WRONLY, "uinput": os.O_WRONLY, "hwrng": os.O_RDONLY}
     for name, flags in devices.items():
         path = f"/dev/{name}"
         stops = "namespaces landlock" if everybodys(path) else "namespaces user landlock"
-        attempt(f"open-dev-{name.replace('/', '-')}", stops, f"opens({path!r}, {flags})", root=not everybodys(path), needs=opens_here(path, flags))
-    attempt("read-the-machines-disk", "namespaces user landlock", 'escaped(len(os.read(os.open(host["disk"], os.O_RDONLY), 512)) == 512)', root=True, needs=opens_here(host["disk"], os.O_RDONLY))
-    attempt("write-the-machines-disk", "namespaces user landlock", 'opens(host["disk"], os.O_WRONLY)', root=True, needs=opens_here(host["disk"], os.O_WRONLY))
-    attempt("open-dev-mem", "namespaces user landlock capabilities", 'opens("/dev/mem")', root=True, needs=opens_here("/dev/mem", os.O_RDONLY))
-    attempt("open-a-processors-registers", "namespaces user landlock capabilities", 'opens("/dev/cpu/0/msr")', root=True, needs=opens_here("/dev/cpu/0/msr", os.O_RDONLY))
+        attempt(f"open-dev-{name.replace('/', '-')}", stops,
+                f"opens({path!r}, {flags})", root=not everybodys(path), needs=opens_here(path, flags))
+    attempt("read-the-machines-disk", "namespaces user landlock",
+            'escaped(len(os.read(os.open(host["disk"], os.O_RDONLY), 512)) == 512)', root=True, needs=opens_here(host["disk"], os.O_RDONLY))
+    attempt("write-the-machines-disk", "namespaces user landlock",
+            'opens(host["disk"], os.O_WRONLY)', root=True, needs=opens_here(host["disk"], os.O_WRONLY))
+    attempt("open-dev-mem", "namespaces user landlock capabilities",
+            'opens("/dev/mem")', root=True, needs=opens_here("/dev/mem", os.O_RDONLY))
+    attempt("open-a-processors-registers", "namespaces user landlock capabilities",
+            'opens("/dev/cpu/0/msr")', root=True, needs=opens_here("/dev/cpu/0/msr", os.O_RDONLY))
     restricted = setting("kernel/dmesg_restrict")
-    attempt("open-dev-kmsg", "namespaces user landlock capabilities" if restricted else "namespaces landlock", 'opens("/dev/kmsg")', root=bool(restricted), needs=opens_here("/dev/kmsg", os.O_RDONLY))
+    attempt("open-dev-kmsg", "namespaces user landlock capabilities" if restricted else "namespaces landlock",
+            'opens("/dev/kmsg")', root=bool(restricted), needs=opens_here("/dev/kmsg", os.O_RDONLY))
     attempt("shared-memory-folder", "namespaces landlock", 'reads(host["shared"])', needs=host.get("shared"))
     attempt("another-terminal", "namespaces user landlock", 'opens(host["terminal"], os.O_RDWR)')
-    attempt("own-terminal", "", 'opens("/dev/tty", os.O_RDWR)', terminal=True, always="a session of its own", without="namespaces landlock seccomp", outside=True)
+    attempt("own-terminal", "",
+            'opens("/dev/tty", os.O_RDWR)',
+            terminal=True, always="a session of its own", without="namespaces landlock seccomp", outside=True,
+            needs=shutil.which("setsid"))
     for kind, letter in [("CHR", "a-character"), ("BLK", "a-block")]:
-        attempt(f"make-{letter}-device", "namespaces user landlock capabilities seccomp", f'os.mknod("x", 0o600 | stat.S_IF{kind}, os.makedev(7, 255))\nescaped()', root=True)
+        attempt(f"make-{letter}-device", "namespaces user landlock capabilities seccomp",
+                f'os.mknod("x", 0o600 | stat.S_IF{kind}, os.makedev(7, 255))\nescaped()', root=True)
     attempt("use-a-device-that-was-made", "namespaces user landlock capabilities seccomp", '''
 os.mknod("zero", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
 escaped(os.read(os.open("zero", os.O_RDONLY), 4) == bytes(4))''', root=True)
@@ -755,15 +857,20 @@ def opens_here(path, flags):
 
 def attempts_on_the_kernel(host):
     # Files of /proc belong to the machine's root, whatever namespace shows them.
-    for path in ["/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/overcommit_memory", "/proc/sys/fs/suid_dumpable", "/proc/sys/kernel/randomize_va_space",
-                 "/proc/sysrq-trigger", "/proc/irq/default_smp_affinity"]:
-        attempt(f"open-{path[1:].replace('/', '-')}-for-writing", "user landlock", f"opens({path!r}, os.O_WRONLY)", root=True, needs=opens_here(path, os.O_WRONLY))
+    for path in [
+            "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/overcommit_memory", "/proc/sys/fs/suid_dumpable",
+            "/proc/sys/kernel/randomize_va_space", "/proc/sysrq-trigger", "/proc/irq/default_smp_affinity"]:
+        attempt(f"open-{path[1:].replace('/', '-')}-for-writing", "user landlock",
+                f"opens({path!r}, os.O_WRONLY)", root=True, needs=opens_here(path, os.O_WRONLY))
     attempt("open-the-page-counts", "user", 'opens("/proc/kpagecount")', root=True, needs=opens_here("/proc/kpagecount", os.O_RDONLY))
-    attempt("open-the-kernels-memory", "namespaces user capabilities", 'opens("/proc/kcore")', root=True, needs=opens_here("/proc/kcore", os.O_RDONLY))
-    attempt("open-the-kernels-messages", "namespaces user capabilities", 'opens("/proc/kmsg")', root=True, needs=opens_here("/proc/kmsg", os.O_RDONLY))
+    attempt("open-the-kernels-memory", "namespaces user capabilities",
+            'opens("/proc/kcore")', root=True, needs=opens_here("/proc/kcore", os.O_RDONLY))
+    attempt("open-the-kernels-messages", "namespaces user capabilities",
+            'opens("/proc/kmsg")', root=True, needs=opens_here("/proc/kmsg", os.O_RDONLY))
     attempt("see-the-kernels-addresses", "namespaces user capabilities", '''
 with open("/proc/kallsyms") as file:
-    escaped(any(int(file.readline().split()[0], 16) for _ in range(100)))''', root=True, needs=setting("kernel/kptr_restrict") != 2 and (setting("kernel/perf_event_paranoid") or 0) > 1)
+    escaped(any(int(file.readline().split()[0], 16) for _ in range(100)))''',
+            root=True, needs=setting("kernel/kptr_restrict") != 2 and (setting("kernel/perf_event_paranoid") or 0) > 1)
     attempt("see-the-memory-map", "namespaces user capabilities", '''
 with open("/proc/iomem") as file:
     escaped(any(int(line.split("-")[0], 16) for line in file))''', root=True)
@@ -773,47 +880,69 @@ with open("/proc/self/pagemap", "rb", buffering=0) as file:
     file.seek(ctypes.addressof(page) // 4096 * 8)
     escaped(struct.unpack("Q", file.read(8))[0] & ((1 << 55) - 1))''', root=True)
     # How low it may go without privileges is inherited.
-    attempt("spare-itself-from-the-oom-killer", "landlock", 'open("/proc/self/oom_score_adj", "w").write("-500")\nescaped()', root=True, beside="namespaces user capabilities")
-    for path in ["/sys/power/state", "/sys/kernel/uevent_helper", "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/unified/cgroup.procs",
-                 "/sys/fs/cgroup/cpu/cgroup.procs", "/sys/fs/cgroup/memory/release_agent"]:
-        attempt(f"open-{path[1:].replace('/', '-')}-for-writing", "namespaces user landlock", f"opens({path!r}, os.O_WRONLY)", root=True, needs=opens_here(path, os.O_WRONLY))
+    attempt("spare-itself-from-the-oom-killer", "landlock",
+            'open("/proc/self/oom_score_adj", "w").write("-500")\nescaped()', root=True, beside="namespaces user capabilities")
+    for path in [
+            "/sys/power/state", "/sys/kernel/uevent_helper", "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/fs/cgroup/cgroup.procs",
+            "/sys/fs/cgroup/unified/cgroup.procs", "/sys/fs/cgroup/cpu/cgroup.procs", "/sys/fs/cgroup/memory/release_agent"]:
+        attempt(f"open-{path[1:].replace('/', '-')}-for-writing", "namespaces user landlock",
+                f"opens({path!r}, os.O_WRONLY)", root=True, needs=opens_here(path, os.O_WRONLY))
     every = "namespaces user capabilities seccomp"
     attempt("reboot", "user capabilities seccomp", 'let_through("reboot", 0, 0, 0, 0)', root=True)
-    attempt("load-a-kernel", every, 'let_through("kexec_load", 0, 17, 0, 0xFFFFFFFF)', root=True, needs=kernel_has("kexec_load", 0, 17, 0, 0xFFFFFFFF))
+    attempt("load-a-kernel", every,
+            'let_through("kexec_load", 0, 17, 0, 0xFFFFFFFF)', root=True, needs=kernel_has("kexec_load", 0, 17, 0, 0xFFFFFFFF))
     attempt("load-a-module", every, 'let_through("init_module", 0, 0, b"")', root=True, needs=kernel_has("init_module", 0, 0, 0))
     attempt("load-a-module-file", every, 'let_through("finit_module", -1, b"", 0)', root=True, needs=kernel_has("finit_module", -1, b"", 0))
-    attempt("unload-a-module", every, 'let_through("delete_module", b"krux_no_such_module", 0o4000)', root=True, needs=kernel_has("delete_module", b"krux_no_such_module", 0o4000))
+    attempt("unload-a-module", every,
+            'let_through("delete_module", b"krux_no_such_module", 0o4000)',
+            root=True, needs=kernel_has("delete_module", b"krux_no_such_module", 0o4000))
     attempt("add-swap", every, 'let_through("swapon", b"/krux/none", 0)', root=True, needs=kernel_has("swapon", b"/krux/none", 0))
     attempt("remove-swap", every, 'let_through("swapoff", b"/krux/none")', root=True, needs=kernel_has("swapoff", b"/krux/none"))
     attempt("account-processes", every, 'let_through("acct", b"/krux/none")', root=True, needs=kernel_has("acct", b"/krux/none"))
-    attempt("set-the-zone", every, 'let_through("settimeofday", None, ctypes.create_string_buffer(struct.pack("ii", 16 * 60, 0)))', root=True)
+    attempt("set-the-zone", every,
+            'let_through("settimeofday", None, ctypes.create_string_buffer(struct.pack("ii", 16 * 60, 0)))', root=True)
     # ADJ_TICK to nothing.
     for name, arguments in [("adjtimex", ""), ("clock_adjtime", "0, ")]:
-        attempt(f"{name.replace('_', '-')}", every, f'let_through("{name}", {arguments}ctypes.create_string_buffer(struct.pack("I", 0x4000), 512))', root=True)
+        attempt(f"{name.replace('_', '-')}", every,
+                f'let_through("{name}", {arguments}ctypes.create_string_buffer(struct.pack("I", 0x4000), 512))', root=True)
     attempt("set-a-clock", "seccomp", 'let_through("clock_settime", 0, ctypes.create_string_buffer(struct.pack("qq", -1, -1)))')
     for name in ["sethostname", "setdomainname"]:
         attempt(f"set-{name[3:]}", "user capabilities seccomp", f'let_through("{name}", b"x", -1)', root=True)
-    attempt("set-the-machines-name", "namespaces user capabilities seccomp", 'escaped(call("sethostname", b"x", -1)[1] == errno.EINVAL and is_the_machines("uts"))', root=True)
+    attempt("set-the-machines-name", "namespaces user capabilities seccomp",
+            'escaped(call("sethostname", b"x", -1)[1] == errno.EINVAL and is_the_machines("uts"))', root=True)
     attempt("set-the-console-level", every, 'let_through("syslog", 8, 0, 99)', root=True)
-    attempt("read-the-kernels-log", "seccomp" if not setting("kernel/dmesg_restrict") else every, 'let_through("syslog", 10, 0, 0)', root=bool(setting("kernel/dmesg_restrict")))
+    attempt("read-the-kernels-log", "seccomp" if not setting("kernel/dmesg_restrict") else every,
+            'let_through("syslog", 10, 0, 0)', root=bool(setting("kernel/dmesg_restrict")))
     attempt("hang-up-the-terminal", every, 'works("vhangup")', root=True)
-    attempt("disk-quotas", "seccomp", 'let_through("quotactl", 0x80000400, b"/krux/none", 0, 0)', needs=kernel_has("quotactl", 0x80000400, b"/krux/none", 0, 0))
-    attempt("disk-quotas-by-descriptor", "seccomp", 'let_through("quotactl_fd", -1, 0x80000400, 0, 0)', needs=kernel_has("quotactl_fd", -1, 0x80000400, 0, 0))
+    attempt("disk-quotas", "seccomp",
+            'let_through("quotactl", 0x80000400, b"/krux/none", 0, 0)', needs=kernel_has("quotactl", 0x80000400, b"/krux/none", 0, 0))
+    attempt("disk-quotas-by-descriptor", "seccomp",
+            'let_through("quotactl_fd", -1, 0x80000400, 0, 0)', needs=kernel_has("quotactl_fd", -1, 0x80000400, 0, 0))
     attempt("ports-by-level", every, 'works("iopl", 3)', root=True, needs=kernel_has("iopl", 0))
     attempt("ports-by-number", every, 'works("ioperm", 0x80, 1, 1)', root=True, needs=kernel_has("ioperm", -1, 0, 0))
-    attempt("local-descriptor-table", "seccomp", 'works("modify_ldt", 0, ctypes.create_string_buffer(64), 64)', needs=kernel_has("modify_ldt", 0, 0, 0))
-    attempt("io-uring", "seccomp", 'works("io_uring_setup", 4, ctypes.create_string_buffer(120))', needs=kernel_has("io_uring_setup", 0, 0) and not setting("kernel/io_uring_disabled"))
+    attempt("local-descriptor-table", "seccomp",
+            'works("modify_ldt", 0, ctypes.create_string_buffer(64), 64)', needs=kernel_has("modify_ldt", 0, 0, 0))
+    attempt("io-uring", "seccomp",
+            'works("io_uring_setup", 4, ctypes.create_string_buffer(120))',
+            needs=kernel_has("io_uring_setup", 0, 0) and not setting("kernel/io_uring_disabled"))
     attempt("old-asynchronous-files", "seccomp", 'works("io_setup", 1, ctypes.byref(ctypes.c_ulong()))', needs=kernel_has("io_setup", 0, 0))
     attempt("userfaultfd", "seccomp", 'works("userfaultfd", 1)', needs=kernel_has("userfaultfd", -1))
-    attempt("userfaultfd-of-the-kernel", every, 'works("userfaultfd", 0)', root=True, needs=kernel_has("userfaultfd", -1) and not setting("vm/unprivileged_userfaultfd"))
-    attempt("bpf-map", every, 'works("bpf", 0, ctypes.create_string_buffer(struct.pack("IIIII", 2, 4, 4, 1, 0), 128), 128)', root=True, needs=kernel_has("bpf", -1, 0, 0))
+    attempt("userfaultfd-of-the-kernel", every,
+            'works("userfaultfd", 0)', root=True, needs=kernel_has("userfaultfd", -1) and not setting("vm/unprivileged_userfaultfd"))
+    attempt("bpf-map", every,
+            'works("bpf", 0, ctypes.create_string_buffer(struct.pack("IIIII", 2, 4, 4, 1, 0), 128), 128)',
+            root=True, needs=kernel_has("bpf", -1, 0, 0))
     attempt("bpf-program", every, '''
 code = ctypes.create_string_buffer(bytes.fromhex("b700000000000000" "9500000000000000"))
 licence = ctypes.create_string_buffer(b"GPL")
-works("bpf", 5, ctypes.create_string_buffer(struct.pack("IIQQ", 1, 2, ctypes.addressof(code), ctypes.addressof(licence)), 128), 128)''', root=True, needs=kernel_has("bpf", -1, 0, 0))
+works("bpf", 5, ctypes.create_string_buffer(struct.pack("IIQQ", 1, 2, ctypes.addressof(code), ctypes.addressof(licence)), 128), 128)''',
+            root=True, needs=kernel_has("bpf", -1, 0, 0))
     event = 'ctypes.create_string_buffer(struct.pack("IIQQQQQ", 1, 112, 0, 0, 0, 0, 0x61), 112)'
-    attempt("count-its-own-events", "seccomp", f'works("perf_event_open", {event}, 0, -1, -1, 0)', needs=kernel_has("perf_event_open", 0, 0, 0, 0, 0) and (setting("kernel/perf_event_paranoid") or 0) < 3)
-    attempt("count-everybodys-events", every, f'works("perf_event_open", {event}, -1, 0, -1, 0)', root=True, needs=kernel_has("perf_event_open", 0, 0, 0, 0, 0))
+    attempt("count-its-own-events", "seccomp",
+            f'works("perf_event_open", {event}, 0, -1, -1, 0)',
+            needs=kernel_has("perf_event_open", 0, 0, 0, 0, 0) and (setting("kernel/perf_event_paranoid") or 0) < 3)
+    attempt("count-everybodys-events", every,
+            f'works("perf_event_open", {event}, -1, 0, -1, 0)', root=True, needs=kernel_has("perf_event_open", 0, 0, 0, 0, 0))
     attempt("fanotify", "seccomp", 'works("fanotify_init", 0x200, 0)', needs=call("fanotify_init", 0x200, 0)[0] >= 0)
     attempt("fanotify-with-permission", every, 'works("fanotify_init", 4, 0)', root=True, needs=kernel_has("fanotify_init", -1, 0))
     attempt("list-mounts-by-call", "seccomp", '''
@@ -822,10 +951,13 @@ let_through("listmount", request, ctypes.create_string_buffer(800), 100, 0)''', 
     attempt("stat-a-mount", "seccomp", 'let_through("statmount", 0, 0, 0, 0)', needs=kernel_has("statmount", 0, 0, 0, 0))
     attempt("secret-memory", "seccomp", 'works("memfd_secret", 0)', needs=call("memfd_secret", 0)[0] >= 0)
     attempt("release-anothers-memory", "seccomp", 'let_through("process_mrelease", -1, 0)', needs=kernel_has("process_mrelease", -1, 0))
-    attempt("advise-anothers-memory", "seccomp", 'let_through("process_madvise", -1, 0, 0, 0, 0)', needs=kernel_has("process_madvise", -1, 0, 0, 0, 0))
+    attempt("advise-anothers-memory", "seccomp",
+            'let_through("process_madvise", -1, 0, 0, 0, 0)', needs=kernel_has("process_madvise", -1, 0, 0, 0, 0))
     attempt("move-pages", "seccomp", 'let_through("move_pages", 0, 0, 0, 0, 0, 0)', needs=kernel_has("move_pages", 0, 0, 0, 0, 0, 0))
     attempt("file-systems-by-number", "seccomp", 'let_through("sysfs", 3)', needs=kernel_has("sysfs", 3))
-    for name, value in [("no-randomisation", 0x40000), ("read-implies-execute", 0x400000), ("zero-page", 0x100000), ("old-memory-layout", 0x200000), ("another-system", 0x6)]:
+    personalities = {
+        "no-randomisation": 0x40000, "read-implies-execute": 0x400000, "zero-page": 0x100000, "old-memory-layout": 0x200000, "another-system": 0x6}
+    for name, value in personalities.items():
         attempt(f"personality-{name}", "seccomp", f'works("personality", {value})')
     attempt("personality-with-more-bits", "seccomp", f'works("personality", {0x40000 | 1 << 32})')
     if machine == "x86_64":
@@ -843,6 +975,15 @@ def has_capability(number):
     """Containers keep some even from root."""
     with open("/proc/self/status") as file:
         return bool(int(re.search(r"CapBnd:\s*(\w+)", file.read())[1], 16) >> number & 1)
+
+
+def new_users_can_mount(host):
+    """Whether an ordinary user gets a user namespace that is good for something; some systems take its privileges."""
+    attempts.append(Attempt("new-user", "", 'new_user(NEWNS)\nos.mkdir("x")\nworks("mount", b"none", b"x", b"tmpfs", 0, None)', always="nothing"))
+    try:
+        return unconfined(host, attempts)[0]["new-user"][0]
+    finally:
+        attempts.clear()
 
 
 def runs_here(code):
@@ -872,28 +1013,39 @@ works("prctl", 47, 2, 21, 0, 0)''', root=True)
     attempt("capabilities-by-executing", "user capabilities", '''
 escaped("CapEff:\\t0000000000000000" not in subprocess.run(["/bin/cat", "/proc/self/status"], capture_output=True, text=True).stdout)''', root=True)
     attempt("change-secure-bits", "user capabilities", 'works("prctl", 28, 1, 0, 0, 0)', root=True)
-    attempt("change-own-memory-map", "namespaces user capabilities", 'let_through("prctl", 35, 1, 0, 0, 0)', root=True, needs=has_capability(24))
-    attempt("raise-a-limit", "namespaces user capabilities", 'hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\nresource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard + 1))\nescaped()', root=True, needs=has_capability(24))
+    attempt("change-own-memory-map", "namespaces user capabilities",
+            'let_through("prctl", 35, 1, 0, 0, 0)', root=True, needs=has_capability(24))
+    attempt("raise-a-limit", "namespaces user capabilities",
+            'hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\nresource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard + 1))\nescaped()',
+            root=True, needs=has_capability(24))
     attempt("raise-own-priority", "namespaces user capabilities", 'os.setpriority(os.PRIO_PROCESS, 0, -10)\nescaped()', root=True)
-    attempt("real-time-priority", "namespaces user capabilities", 'os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))\nescaped()', root=True)
-    attempt("forget-no-new-privileges", "", 'works("prctl", 38, 0, 0, 0, 0)', always="no_new_privs", without="namespaces user landlock capabilities seccomp")
-    attempt("have-no-no-new-privileges", "", 'escaped(call("prctl", 39, 0, 0, 0, 0)[0] == 0)', always="no_new_privs", without="namespaces user landlock capabilities seccomp", outside=True)
+    attempt("real-time-priority", "namespaces user capabilities",
+            'os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))\nescaped()', root=True)
+    attempt("forget-no-new-privileges", "",
+            'works("prctl", 38, 0, 0, 0, 0)', always="no_new_privs", without="namespaces user landlock capabilities seccomp")
+    attempt("have-no-no-new-privileges", "",
+            'escaped(call("prctl", 39, 0, 0, 0, 0)[0] == 0)',
+            always="no_new_privs", without="namespaces user landlock capabilities seccomp", outside=True)
     attempt("drop-the-filter", "", 'works("prctl", 22, 0, 0, 0, 0)', always="the kernel", without="namespaces user landlock capabilities")
     everything = "namespaces landlock capabilities seccomp limits"
     for what, answer in [("suid", "0"), ("sgid", "0")]:
         if host.get(what):
             option = "-u" if what == "suid" else "-g"
-            attempt(f"run-a-{what}-program", "", f'escaped(subprocess.run([host["{what}"], "{option}"], capture_output=True, text=True).stdout.strip() == "{answer}")',
+            attempt(f"run-a-{what}-program", "",
+                    f'escaped(subprocess.run([host["{what}"], "{option}"], capture_output=True, text=True).stdout.strip() == "{answer}")',
                     always="no_new_privs", without=everything, outside=True)
     if host.get("capable"):
-        attempt("run-a-program-with-capabilities", "", 'escaped(marker.encode() in subprocess.run([host["capable"], host["guarded"]], capture_output=True).stdout)',
+        attempt("run-a-program-with-capabilities", "",
+                'escaped(marker.encode() in subprocess.run([host["capable"], host["guarded"]], capture_output=True).stdout)',
                 always="no_new_privs", without=everything, outside=True)
     attempt("keys-of-the-session", "", '''
 number = must("keyctl", 10, -3, b"user", host["token"].encode(), 0)
-escaped()''', always="a session keyring of its own", without="namespaces landlock capabilities seccomp", outside=True, needs=host["key_number"] is not None and not is_root)
+escaped()''', always="a session keyring of its own", without="namespaces landlock capabilities seccomp", outside=True,
+            needs=host["key_number"] is not None and not is_root)
     attempt("search-keys", "", 'works("request_key", b"user", host["token"].encode(), 0, 0)', always="a session keyring of its own",
             without="namespaces landlock capabilities seccomp", needs=host["key_number"] is not None, outside=not is_root)
-    attempt("search-keys-as-their-owner", "", 'works("request_key", b"user", host["token"].encode(), 0, 0)', always="a session keyring of its own",
+    attempt("search-keys-as-their-owner", "",
+            'works("request_key", b"user", host["token"].encode(), 0, 0)', always="a session keyring of its own",
             without="namespaces user landlock capabilities seccomp", needs=host["key_number"] is not None and is_root)
     attempt("read-a-key-by-number", "user seccomp", '''
 text = ctypes.create_string_buffer(100)
@@ -910,6 +1062,9 @@ for name in os.listdir("/proc/self/fd"):
         escaped(int(name) > 2 and marker.encode() in os.pread(int(name), 100, 0))
     except OSError as error:
         print(error)''', always="the closing of descriptors", without="namespaces user landlock capabilities seccomp limits network", outside=True)
+    attempt("any-descriptors", "",
+            'escaped(given)',
+            always="the closing of descriptors", without="namespaces user landlock capabilities seccomp limits network", outside=True)
     attempt("inherited-input", "", 'escaped(marker.encode() in os.read(0, 100))', always="the closing of descriptors",
             without="namespaces user landlock capabilities seccomp limits network", outside=True)
     attempt("the-launchers-memory", "namespaces user landlock capabilities", '''
@@ -917,10 +1072,13 @@ start = int(open("/proc/%d/maps" % launcher).readline().split("-")[0], 16)
 with open("/proc/%d/mem" % launcher, "rb", buffering=0) as file:
     file.seek(start)
     escaped(len(file.read(16)) == 16)''', root=True)
-    attempt("the-launchers-environment", "namespaces user capabilities", 'open("/proc/%d/environ" % launcher, "rb").read()\nescaped()', root=True, beside="landlock")
+    attempt("the-launchers-environment", "namespaces user capabilities",
+            'open("/proc/%d/environ" % launcher, "rb").read()\nescaped()', root=True, beside="landlock")
     attempt("list-the-launchers-descriptors", "user", 'os.listdir("/proc/%d/fd" % launcher)\nescaped()', root=True)
-    attempt("use-the-launchers-descriptors", "namespaces user landlock capabilities", 'os.readlink("/proc/%d/fd/0" % launcher)\nescaped()', root=True)
-    attempt("trace-the-launcher", "namespaces user landlock capabilities seccomp", 'works("ptrace", 0x4206, launcher, 0, 0)', root=True, alone=True)
+    attempt("use-the-launchers-descriptors", "namespaces user landlock capabilities",
+            'os.readlink("/proc/%d/fd/0" % launcher)\nescaped()', root=True)
+    attempt("trace-the-launcher", "namespaces user landlock capabilities seccomp",
+            'works("ptrace", 0x4206, launcher, 0, 0)', root=True, alone=True)
 
 
 def attempts_on_processes(host):
@@ -972,7 +1130,8 @@ libc.shmat.restype = ctypes.c_void_p
 address = libc.shmat(libc.shmget(host["ipc"], 0, 0), None, 0)
 escaped(address != 2 ** 64 - 1 and ctypes.string_at(address, len(marker)) == marker.encode())''')
     attempt("semaphores", "namespaces", 'escaped(libc.semget(host["ipc"], 0, 0) >= 0)')
-    attempt("messages", "namespaces", 'escaped(libc.msgsnd(libc.msgget(host["ipc"], 0), ctypes.create_string_buffer(struct.pack("qb", 1, 1)), 1, 0o4000) == 0)')
+    attempt("messages", "namespaces",
+            'escaped(libc.msgsnd(libc.msgget(host["ipc"], 0), ctypes.create_string_buffer(struct.pack("qb", 1, 1)), 1, 0o4000) == 0)')
     attempt("message-queues", "namespaces landlock", 'works("mq_open", host["queue"].encode(), os.O_RDWR, 0, 0)', needs=host.get("queue"))
     leaves = 'subprocess.Popen(["/bin/sleep", "4", host["mark"]], %s)\ntime.sleep(0.2)'
     attempt("survive-in-a-session", "namespaces", leaves % 'start_new_session=True, stdin=-3, stdout=-3, stderr=-3', mark="process")
@@ -987,8 +1146,14 @@ time.sleep(0.2)''', mark="process")
     attempt("survive-with-the-output", "namespaces", '''
 subprocess.Popen(["/bin/sleep", "4", host["mark"]], stdout=output, start_new_session=True)
 time.sleep(0.2)''', mark="process")
-    attempt("survive-by-the-shell", "namespaces", 'subprocess.run(["/bin/sh", "-c", "setsid nohup sleep 4 $0 >/dev/null 2>&1 &", host["mark"]])\ntime.sleep(0.2)', mark="process", needs=shutil.which("setsid"))
-    attempt("survive-the-time-limit", "namespaces", leaves % 'start_new_session=True, stdin=-3, stdout=-3, stderr=-3' + '\ntime.sleep(3)', mark="process", limit=1)
+    attempt("survive-by-the-shell", "namespaces",
+            'subprocess.run(["/bin/sh", "-c", "setsid nohup sleep 4 $0 >/dev/null 2>&1 &", host["mark"]])\ntime.sleep(0.2)',
+            mark="process", needs=shutil.which("setsid"))
+    attempt("survive-the-time-limit", "namespaces",
+            leaves % 'start_new_session=True, stdin=-3, stdout=-3, stderr=-3' + '\ntime.sleep(3)', mark="process", limit=1)
+    attempt("survive-the-gateway", "namespaces",
+            'call("prctl", 1, 0, 0, 0, 0)\n' + leaves % 'start_new_session=True, stdin=-3, stdout=-3, stderr=-3' + '\ntime.sleep(9)',
+            mark="process", killed=True)
     attempt("survive-in-a-group", "namespaces", leaves % 'process_group=0, stdin=-3, stdout=-3, stderr=-3', mark="process")
 
 
@@ -1009,31 +1174,37 @@ escaped(result > 0)'''
     attempt("clone-user-and-mount", "seccomp", new % ("clone", "NEWUSER | NEWNS | signal.SIGCHLD, 0, 0, 0, 0"))
     attempt("clone-network", "user capabilities seccomp", new % ("clone", "NEWNET | signal.SIGCHLD, 0, 0, 0, 0"), root=True)
     attempt("clone-user-with-more-bits", "seccomp", new % ("clone", "1 << 32 | NEWUSER | signal.SIGCHLD, 0, 0, 0, 0"))
-    attempt("clone3-user", "seccomp", new % ("clone3", 'ctypes.create_string_buffer(struct.pack("8Q", NEWUSER, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)), 64'))
-    attempt("clone3-user-and-all", "seccomp", new % ("clone3", 'ctypes.create_string_buffer(struct.pack("8Q", NEWUSER | NEWNS | NEWPID | NEWNET | NEWIPC | NEWUTS, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)), 64'))
-    attempt("clone3-at-all", "seccomp", new % ("clone3", 'ctypes.create_string_buffer(struct.pack("8Q", 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)), 64'))
+    attempt("clone3-user", "seccomp",
+            new % ("clone3", 'ctypes.create_string_buffer(struct.pack("8Q", NEWUSER, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)), 64'))
+    attempt("clone3-user-and-all", "seccomp",
+            new % ("clone3", 'ctypes.create_string_buffer(struct.pack("8Q", NEWUSER | NEWNS | NEWPID | NEWNET | NEWIPC | NEWUTS, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)), 64'))
+    attempt("clone3-at-all", "seccomp",
+            new % ("clone3", 'ctypes.create_string_buffer(struct.pack("8Q", 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)), 64'))
     attempt("be-root-of-a-new-user-namespace", "landlock seccomp", '''
 user = os.geteuid()
 new_user()
 open("/proc/self/setgroups", "w").write("deny")
 open("/proc/self/uid_map", "w").write("0 %d 1" % user)
 escaped(os.getuid() == 0)''')
-    attempt("shell-unshare", "landlock seccomp", 'shell("unshare -Ur sh -c \'test $(id -u) = 0 && echo %s\'" % marker)', needs=shutil.which("unshare"))
+    attempt("shell-unshare", "landlock seccomp",
+            'shell("unshare -Ur sh -c \'test $(id -u) = 0 && echo %s\'" % marker)', needs=shutil.which("unshare"))
     join = "namespaces user landlock capabilities seccomp"
     for kind in ["mnt", "net", "pid", "ipc", "uts", "cgroup"]:
-        attempt(f"join-{kind}", join, f'works("setns", os.open("/proc/%d/ns/{kind}" % host["bystander"]["pid"], os.O_RDONLY), 0)', root=True)
-    attempt("join-by-a-process-descriptor", join, 'works("setns", os.pidfd_open(host["bystander"]["pid"]), NEWNET | NEWUTS | NEWIPC)', root=True)
+        attempt(f"join-{kind}", join,
+                f'works("setns", os.open("/proc/%d/ns/{kind}" % host["bystander"]["pid"], os.O_RDONLY), 0)', root=True)
+    attempt("join-by-a-process-descriptor", join,
+            'works("setns", os.pidfd_open(host["bystander"]["pid"]), NEWNET | NEWUTS | NEWIPC)', root=True)
     attempt("join-at-all", "seccomp", 'let_through("setns", -1, 0)')
 
     # Mounts are made in the sandbox's own mount namespace, never in the machine's.
     inside, any_layer = "user landlock capabilities seccomp", "user capabilities seccomp"
     attempt("mount-a-tmpfs", inside, 'os.mkdir("x")\nworks("mount", b"none", b"x", b"tmpfs", 0, None)', root=True)
-    attempt("mount-a-bind", inside, 'os.mkdir("x")\nworks("mount", b"/usr", b"x", None, 0x1000, None)', root=True)
+    attempt("mount-a-bind", inside, 'os.mkdir("x")\nworks("mount", b"/usr/bin", b"x", None, 0x1000, None)', root=True)
     attempt("mount-proc", inside, 'os.mkdir("x")\nworks("mount", b"proc", b"x", b"proc", 0, None)', root=True)
     attempt("mount-an-overlay", inside, '''
 for name in ["upper", "work", "x"]:
     os.mkdir(name)
-works("mount", b"none", b"x", b"overlay", 0, b"lowerdir=/usr,upperdir=upper,workdir=work,userxattr")''', root=True, needs=file_system("overlay"))
+works("mount", b"none", b"x", b"overlay", 0, b"lowerdir=/usr/bin,upperdir=upper,workdir=work,userxattr")''', root=True, needs=file_system("overlay"))
     attempt("move-a-mount", inside, '''
 os.mkdir("x")
 os.mkdir("y")
@@ -1069,11 +1240,11 @@ for _ in range(50):
     os.chdir("..")
 must("chroot", b".")
 escaped(os.path.isdir("/usr"))''', root=True)
-    attempt("open-a-tree", any_layer, 'works("open_tree", -100, b"/usr", 1)', root=True)
-    attempt("open-a-tree-by-path", "seccomp", 'works("open_tree", -100, b"/usr", 0)')
+    attempt("open-a-tree", any_layer, 'works("open_tree", -100, b"/usr/bin", 1)', root=True)
+    attempt("open-a-tree-by-path", "seccomp", 'works("open_tree", -100, b"/usr/bin", 0)')
     attempt("attach-a-tree", inside, '''
 os.mkdir("x")
-works("move_mount", must("open_tree", -100, b"/usr", 1), b"", -100, b"x", 4)''', root=True)
+works("move_mount", must("open_tree", -100, b"/usr/bin", 1), b"", -100, b"x", 4)''', root=True)
     attempt("open-a-file-system", any_layer, 'works("fsopen", b"tmpfs", 0)', root=True)
     attempt("pick-a-file-system", any_layer, 'works("fspick", -100, b"/tmp", 0)', root=True)
     attempt("set-mount-attributes", any_layer, '''
@@ -1081,19 +1252,20 @@ must("mount_setattr", -100, b"/usr", 0, ctypes.create_string_buffer(struct.pack(
 escaped(not os.statvfs("/usr").f_flag & os.ST_RDONLY)''', root=True)
     own = "landlock seccomp"
     attempt("mount-a-tmpfs-as-a-new-user", own, 'new_user(NEWNS)\nos.mkdir("x")\nworks("mount", b"none", b"x", b"tmpfs", 0, None)')
-    attempt("mount-a-bind-as-a-new-user", own, 'new_user(NEWNS)\nos.mkdir("x")\nworks("mount", b"/usr", b"x", None, 0x5000, None)')
+    attempt("mount-a-bind-as-a-new-user", own, 'new_user(NEWNS)\nos.mkdir("x")\nworks("mount", b"/usr/bin", b"x", None, 0x5000, None)')
     attempt("mount-an-overlay-as-a-new-user", own, '''
 for name in ["upper", "work", "x"]:
     os.mkdir(name)
 new_user(NEWNS, mapped=True)
-works("mount", b"none", b"x", b"overlay", 0, b"lowerdir=/usr,upperdir=upper,workdir=work,userxattr")''', needs=file_system("overlay"))
-    attempt("mount-sysfs-as-a-new-user", "namespaces landlock seccomp", 'new_user(NEWNS | NEWNET)\nos.mkdir("x")\nworks("mount", b"sysfs", b"x", b"sysfs", 0, None)')
+works("mount", b"none", b"x", b"overlay", 0, b"lowerdir=/usr/bin,upperdir=upper,workdir=work,userxattr")''', needs=file_system("overlay"))
+    attempt("mount-sysfs-as-a-new-user", "namespaces landlock seccomp",
+            'new_user(NEWNS | NEWNET)\nos.mkdir("x")\nworks("mount", b"sysfs", b"x", b"sysfs", 0, None)')
     attempt("mount-proc-as-a-new-user", own, '''
 os.mkdir("x")
 new_user(NEWNS | NEWPID)
 escaped(forks(lambda: must("mount", b"proc", b"x", b"proc", 0, None)))''')
     attempt("open-a-file-system-as-a-new-user", "seccomp", 'new_user(NEWNS)\nworks("fsopen", b"tmpfs", 0)')
-    attempt("open-a-tree-as-a-new-user", "seccomp", 'new_user(NEWNS)\nworks("open_tree", -100, b"/usr", 0x8001)')
+    attempt("open-a-tree-as-a-new-user", "seccomp", 'new_user(NEWNS)\nworks("open_tree", -100, b"/usr/bin", 0x8001)')
     attempt("turn-the-root-as-a-new-user", own, '''
 new_user(NEWNS)
 os.mkdir("x")
@@ -1102,7 +1274,9 @@ must("pivot_root", b"x", b"x")
 escaped()''')
     attempt("change-the-root-as-a-new-user", "seccomp", 'new_user()\nworks("chroot", b".")')
     attempt("raw-packets-as-a-new-user", "seccomp", 'new_user(NEWNET)\nsocket.socket(socket.AF_INET, socket.SOCK_RAW, 1)\nescaped()')
-    attempt("filter-packets-as-a-new-user", "seccomp", 'new_user(NEWNET)\nsocket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)\nescaped()', needs=can_open_socket(socket.AF_NETLINK, socket.SOCK_RAW, 12))
+    attempt("filter-packets-as-a-new-user", "seccomp",
+            'new_user(NEWNET)\nsocket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)\nescaped()',
+            needs=can_open_socket(socket.AF_NETLINK, socket.SOCK_RAW, 12))
     attempt("remount-usr-writable-as-a-new-user", "", '''
 new_user(NEWNS)
 must("mount", b"none", b"/usr", None, 0x1020, None)
@@ -1111,7 +1285,8 @@ escaped(not os.statvfs("/usr").f_flag & os.ST_RDONLY)''', always="the lock on in
 new_user(NEWNS)
 must("mount_setattr", -100, b"/usr", 0, ctypes.create_string_buffer(struct.pack("4Q", 0, 1, 0, 0)), 32)
 escaped()''', always="the lock on inherited mounts", without="landlock capabilities seccomp")
-    attempt("unmount-as-a-new-user", "", 'new_user(NEWNS)\nworks("umount2", b"/tmp", 2)', always="the lock on inherited mounts", without="landlock capabilities seccomp")
+    attempt("unmount-as-a-new-user", "",
+            'new_user(NEWNS)\nworks("umount2", b"/tmp", 2)', always="the lock on inherited mounts", without="landlock capabilities seccomp")
     attempt("mount-control-groups", "namespaces user landlock capabilities seccomp", '''
 must("unshare", NEWNS)
 must("mount", None, b"/", None, 0x44000, None)
@@ -1129,18 +1304,23 @@ def attempts_on_the_network(host):
     attempt("unix-datagrams", "namespaces", 'escaped(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"x", host["datagrams"]))')
     attempt("unix-socket-of-the-gate", "namespaces user", 'talks(socket.AF_UNIX, socket.SOCK_STREAM, host["gate"])')
     attempt("unix-socket-by-own-root-link", "namespaces", 'talks(socket.AF_UNIX, socket.SOCK_STREAM, "/proc/self/root" + host["socket"])')
-    attempt("unix-socket-by-a-symbolic-link", "namespaces", 'os.symlink(host["socket"], "s")\ntalks(socket.AF_UNIX, socket.SOCK_STREAM, "s")')
-    attempt("unix-socket-of-the-first-process", "namespaces", 'talks(socket.AF_UNIX, socket.SOCK_STREAM, "/proc/self/cwd/" + "../" * 20 + host["socket"][1:])',
+    attempt("unix-socket-by-a-symbolic-link", "namespaces",
+            'os.symlink(host["socket"], "s")\ntalks(socket.AF_UNIX, socket.SOCK_STREAM, "s")')
+    attempt("unix-socket-of-the-first-process", "namespaces",
+            'talks(socket.AF_UNIX, socket.SOCK_STREAM, "/proc/self/cwd/" + "../" * 20 + host["socket"][1:])',
             needs=len(host["socket"]) < 30)
     attempt("abstract-socket", "network landlock:6", 'talks(socket.AF_UNIX, socket.SOCK_STREAM, chr(0) + host["token"])')
-    attempt("abstract-datagrams", "network landlock:6", 'escaped(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"x", chr(0) + host["token"] + ".d"))')
+    attempt("abstract-datagrams", "network landlock:6",
+            'escaped(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"x", chr(0) + host["token"] + ".d"))')
     stops = "network landlock:4"
     attempt("tcp", stops, 'talks(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", host["tcp"]))')
     attempt("tcp-to-nowhere", stops, 'talks(socket.AF_INET, socket.SOCK_STREAM, ("0.0.0.0", host["tcp"]))')
     attempt("tcp-to-another-loopback-address", stops, 'talks(socket.AF_INET, socket.SOCK_STREAM, ("127.1.2.3", host["tcp"]))')
-    attempt("tcp-to-the-machines-address", stops, 'talks(socket.AF_INET, socket.SOCK_STREAM, (host["address"], host["tcp"]))', needs=host["address"])
+    attempt("tcp-to-the-machines-address", stops,
+            'talks(socket.AF_INET, socket.SOCK_STREAM, (host["address"], host["tcp"]))', needs=host["address"])
     attempt("tcp6", stops, 'talks(socket.AF_INET6, socket.SOCK_STREAM, ("::1", host["tcp6"]))', needs=host["tcp6"])
-    attempt("tcp-by-a-mapped-address", stops, 'talks(socket.AF_INET6, socket.SOCK_STREAM, ("::ffff:127.0.0.1", host["tcp"]))', needs=host["tcp6"])
+    attempt("tcp-by-a-mapped-address", stops,
+            'talks(socket.AF_INET6, socket.SOCK_STREAM, ("::ffff:127.0.0.1", host["tcp"]))', needs=host["tcp6"])
     attempt("tcp-without-waiting", stops, '''
 connection = socket.socket()
 connection.setblocking(False)
@@ -1158,8 +1338,11 @@ except BlockingIOError:
     pass
 select.select([connection], [], [], 3)
 escaped(connection.recv(100) == marker.encode())''', needs=(setting("net/ipv4/tcp_fastopen") or 0) & 1)
-    attempt("tcp-by-several-paths", "network", 'talks(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", host["tcp"]), 262)', needs=can_open_socket(socket.AF_INET, socket.SOCK_STREAM, 262))
-    attempt("serve-on-a-chosen-port", "network landlock:4", 's = socket.socket()\ns.bind(("127.0.0.1", 40000 + host["turn"] % 20000))\nescaped(is_the_machines("net"))')
+    attempt("tcp-by-several-paths", "network",
+            'talks(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", host["tcp"]), 262)',
+            needs=can_open_socket(socket.AF_INET, socket.SOCK_STREAM, 262))
+    attempt("serve-on-a-chosen-port", "network landlock:4",
+            's = socket.socket()\ns.bind(("127.0.0.1", 40000 + host["turn"] % 20000))\nescaped(is_the_machines("net"))')
     attempt("serve-on-some-port", "network", 's = socket.socket()\ns.listen()\nescaped(is_the_machines("net"))')
     attempt("udp", "network", 'talks(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", host["udp"]))')
     attempt("udp6", "network", 'talks(socket.AF_INET6, socket.SOCK_DGRAM, ("::1", host["udp6"]))', needs=host["udp6"])
@@ -1167,7 +1350,8 @@ escaped(connection.recv(100) == marker.encode())''', needs=(setting("net/ipv4/tc
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.connect(("127.0.0.1", host["udp"]))
 says(server, bytes.fromhex("123401000001000000000000") + b"\\x06secret\\x05krux0\\x07invalid\\x00\\x00\\x01\\x00\\x01")''')
-    attempt("a-route-to-the-outside", "network", 'socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("192.0.2.1", 9))\nescaped()', needs=host["address"])
+    attempt("a-route-to-the-outside", "network",
+            'socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("192.0.2.1", 9))\nescaped()', needs=host["address"])
     attempt("list-interfaces", "network", 'escaped(len(socket.if_nameindex()) > 1)', needs=len(socket.if_nameindex()) > 1)
     attempt("list-open-ports", "network", 'escaped(":%04X" % host["tcp"] in open("/proc/net/tcp").read())')
     attempt("list-unix-sockets", "network", 'escaped(host["token"] in open("/proc/net/unix").read())')
@@ -1181,10 +1365,16 @@ while not (len(found) >= 20 and struct.unpack("IH", found[:6])[1] == 3):
     escaped(struct.pack(">H", host["tcp"]) in found)
     if struct.unpack("IH", found[:6])[1] in (2, 3):
         break''', needs=can_open_socket(socket.AF_NETLINK, socket.SOCK_RAW, 4))
-    attempt("raw-packets", "namespaces user capabilities", 'socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)\nescaped(is_the_machines("net"))', root=True)
-    attempt("raw-packets-of-its-own-network", "user capabilities", 'socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)\nescaped()', root=True)
-    attempt("link-layer-packets", "namespaces user capabilities seccomp", 'socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x300)\nescaped(is_the_machines("net"))', root=True, needs=can_open_socket(socket.AF_PACKET, socket.SOCK_RAW))
-    attempt("packets-as-a-new-user", "seccomp", 'new_user(NEWNET)\nsocket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x300)\nescaped()', needs=can_open_socket(socket.AF_PACKET, socket.SOCK_RAW) or not is_root)
+    attempt("raw-packets", "namespaces user capabilities",
+            'socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)\nescaped(is_the_machines("net"))', root=True)
+    attempt("raw-packets-of-its-own-network", "user capabilities",
+            'socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)\nescaped()', root=True)
+    attempt("link-layer-packets", "namespaces user capabilities seccomp",
+            'socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x300)\nescaped(is_the_machines("net"))',
+            root=True, needs=can_open_socket(socket.AF_PACKET, socket.SOCK_RAW))
+    attempt("packets-as-a-new-user", "seccomp",
+            'new_user(NEWNET)\nsocket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x300)\nescaped()',
+            needs=can_open_socket(socket.AF_PACKET, socket.SOCK_RAW) or not is_root)
     attempt("set-an-interface", "namespaces user capabilities", '''
 asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
 asking.settimeout(2)
@@ -1192,18 +1382,25 @@ asking.send(struct.pack("IHHII", 32, 16, 5, 1, 0) + struct.pack("BBHiII", 0, 0, 
 code = struct.unpack("i", asking.recv(100)[16:20])[0]
 print(code)
 escaped(code != -errno.EPERM and is_the_machines("net"))''', root=True)
-    attempt("a-low-port", "namespaces user capabilities", 's = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(("127.0.0.1", 1 + host["turn"] % 20))\nescaped(is_the_machines("net"))',
+    attempt("a-low-port", "namespaces user capabilities",
+            's = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(("127.0.0.1", 1 + host["turn"] % 20))\nescaped(is_the_machines("net"))',
             root=True, needs=(setting("net/ipv4/ip_unprivileged_port_start") or 1024) > 30)
-    families = {"AF_KEY": 15, "AF_ALG": 38, "AF_VSOCK": 40, "AF_TIPC": 30, "AF_BLUETOOTH": 31, "AF_CAN": 29, "AF_RDS": 21, "AF_APPLETALK": 5, "AF_X25": 9, "AF_LLC": 26, "AF_PPPOX": 24,
-                "AF_NFC": 39, "AF_XDP": 44, "AF_SMC": 43, "AF_QIPCRTR": 42, "AF_KCM": 41, "AF_PHONET": 35, "AF_IEEE802154": 36, "AF_ISDN": 34, "AF_RXRPC": 33, "AF_AX25": 3, "AF_IPX": 4}
+    families = {
+        "AF_KEY": 15, "AF_ALG": 38, "AF_VSOCK": 40, "AF_TIPC": 30, "AF_BLUETOOTH": 31, "AF_CAN": 29, "AF_RDS": 21, "AF_APPLETALK": 5, "AF_X25": 9,
+        "AF_LLC": 26, "AF_PPPOX": 24, "AF_NFC": 39, "AF_XDP": 44, "AF_SMC": 43, "AF_QIPCRTR": 42, "AF_KCM": 41, "AF_PHONET": 35,
+        "AF_IEEE802154": 36, "AF_ISDN": 34, "AF_RXRPC": 33, "AF_AX25": 3, "AF_IPX": 4}
     for name, family in families.items():
-        kinds = [kind for kind in (1, 2, 3, 5) if can_open_socket(family, kind)] if not is_root else [kind for kind in (1, 2, 5) if can_open_socket(family, kind)]
+        # Raw ones are root's, wherever they can be had.
+        kinds = [kind for kind in ((1, 2, 5) if is_root else (1, 2, 3, 5)) if can_open_socket(family, kind)]
         attempt(f"socket-{name[3:].lower()}", "seccomp", f"works('socket', {family}, {(kinds or [1])[0]}, 0)", needs=kinds)
         if name == "AF_VSOCK":
             attempt("socket-vsock-with-more-bits", "seccomp", f"works('socket', {family | 1 << 32}, {(kinds or [1])[0]}, 0)", needs=kinds)
-    kinds = {"usersock": 2, "sock-diag": 4, "xfrm": 6, "selinux": 7, "iscsi": 8, "audit": 9, "fib": 10, "connector": 11, "netfilter": 12, "uevent": 15, "generic": 16, "scsi": 18, "crypto": 21}
+    kinds = {
+        "usersock": 2, "sock-diag": 4, "xfrm": 6, "selinux": 7, "iscsi": 8, "audit": 9, "fib": 10, "connector": 11, "netfilter": 12, "uevent": 15,
+        "generic": 16, "scsi": 18, "crypto": 21}
     for name, kind in kinds.items():
-        attempt(f"netlink-{name}", "seccomp", f"works('socket', 16, 3, {kind})", needs=can_open_socket(socket.AF_NETLINK, socket.SOCK_RAW, kind))
+        attempt(f"netlink-{name}", "seccomp",
+                f"works('socket', 16, 3, {kind})", needs=can_open_socket(socket.AF_NETLINK, socket.SOCK_RAW, kind))
     attempt("netlink-with-more-bits", "seccomp", f"works('socket', 16, 3, {16 | 1 << 32})")
 
 
@@ -1241,11 +1438,15 @@ escaped(len(started) > 1024)''', alone=True, needs=hard(resource.RLIMIT_NPROC)[0
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 fd = os.open("x", os.O_CREAT | os.O_RDWR)
 escaped(os.pwrite(fd, b"x", 5 << 30) == 1)''')
-    attempt("a-huge-file-by-its-name", "limits", 'signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nopen("x", "w").close()\nos.truncate("x", 5 << 30)\nescaped()')
-    attempt("a-huge-file-in-memory", "limits", 'signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nos.ftruncate(os.memfd_create("x"), 5 << 30)\nescaped()')
+    attempt("a-huge-file-by-its-name", "limits",
+            'signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nopen("x", "w").close()\nos.truncate("x", 5 << 30)\nescaped()')
+    attempt("a-huge-file-in-memory", "limits",
+            'signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nos.ftruncate(os.memfd_create("x"), 5 << 30)\nescaped()')
     attempt("much-memory", "limits", 'mmap.mmap(-1, 17 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, prot=0)\nescaped()')
-    attempt("much-memory-piece-by-piece", "limits", 'pieces = [mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, prot=0) for _ in range(18)]\nescaped()')
-    attempt("locked-memory", "limits", 'page = mmap.mmap(-1, 1 << 20)\nescaped(libc.mlock(ctypes.byref(ctypes.c_char.from_buffer(page)), 1 << 20) == 0)',
+    attempt("much-memory-piece-by-piece", "limits",
+            'pieces = [mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, prot=0) for _ in range(18)]\nescaped()')
+    attempt("locked-memory", "limits",
+            'page = mmap.mmap(-1, 1 << 20)\nescaped(libc.mlock(ctypes.byref(ctypes.c_char.from_buffer(page)), 1 << 20) == 0)',
             needs=hard(resource.RLIMIT_MEMLOCK)[0] == -1 or hard(resource.RLIMIT_MEMLOCK)[0] > 1 << 20)
     attempt("many-open-files", "limits", '''
 limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -1255,7 +1456,9 @@ escaped()''', needs=hard(resource.RLIMIT_NOFILE)[1] > 1200)
     attempt("a-core-dump", "limits", '''
 resource.setrlimit(resource.RLIMIT_CORE, (1 << 20, 1 << 20))
 escaped()''', needs=hard(resource.RLIMIT_CORE)[1] == -1 or hard(resource.RLIMIT_CORE)[1] > 1 << 20)
-    attempt("endless-computing", "limits", 'resource.setrlimit(resource.RLIMIT_CPU, (1 << 20, resource.getrlimit(resource.RLIMIT_CPU)[1]))\nescaped()', needs=hard(resource.RLIMIT_CPU)[1] == -1)
+    attempt("endless-computing", "limits",
+            'resource.setrlimit(resource.RLIMIT_CPU, (1 << 20, resource.getrlimit(resource.RLIMIT_CPU)[1]))\nescaped()',
+            needs=hard(resource.RLIMIT_CPU)[1] == -1)
 
 
 # MARK: Running them
@@ -1283,16 +1486,16 @@ def program(host, batch, extra):
 
 def execute(command, terminal=False, **options):
     """What a command says, with the marker on its standard input and in a descriptor that it inherits."""
+    options |= {"capture_output": True, "text": True, "timeout": 120, "env": environment()}
+    if terminal:
+        own, inner = pty.openpty()
+        try:
+            return subprocess.run(["setsid", "--ctty", "--wait", *command], stdin=inner, **options)
+        finally:
+            os.close(own)
+            os.close(inner)
     with open(f"{scratch}/outside/secret") as inherited, open(f"{scratch}/outside/public") as given:
-        if terminal:
-            own, inner = pty.openpty()
-            try:
-                return subprocess.run(["setsid", "--ctty", "--wait", *command], stdin=inner, capture_output=True, text=True, timeout=120, env=environment(), **options)
-            finally:
-                os.close(own)
-                os.close(inner)
-        fd = inherited.fileno()
-        return subprocess.run(command, stdin=given, capture_output=True, text=True, timeout=120, env=environment(), pass_fds=[fd], **options)
+        return subprocess.run(command, stdin=given, pass_fds=[inherited.fileno()], **options)
 
 
 def answers(result):
@@ -1321,40 +1524,59 @@ def noted(number):
         return file.read().split().count(str(number))
 
 
-def seen_from_outside(one, run, number):
-    """Runs it and tells whether what it leaves is there."""
-    if one.mark == "process":
-        mark = "0." + str(int(token[4:12], 16) * 1000 + number)
-        result = run({"mark": mark})
-        time.sleep(0.3)
-        left = marked(mark)
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-        return result, bool(left)
+def execute_and_kill(command, mark):
+    """Kills it as soon as what it starts is there."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    deadline = time.monotonic() + 20
+    while not marked(mark) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    there = marked(mark)
+    process.kill()
+    output, errors = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(command, process.returncode, output, errors if there else "it started nothing")
+
+
+def leaves_a_process(one, command, number):
+    """Runs it and tells whether what it starts is still there, and whether it ran at all."""
+    mark = f"0.{int(token[4:12], 16) * 1000 + number}"
+    if one.killed:
+        result = execute_and_kill(command({"mark": mark}), mark)
+        ran = "started nothing" not in result.stderr
+    else:
+        result = execute(command({"mark": mark}))
+        ran = one.name in answers(result) or one.limit < 60 and "longer than" in result.stderr
+    time.sleep(0.3)
+    left = marked(mark)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    return result, bool(left), ran
+
+
+def sends_a_signal(one, command, number):
+    """Runs it and tells whether the neighbour got the signal, and whether it ran at all."""
     chosen = signal.SIGRTMIN + 1 + number % 25 if one.mark == "signal" else signal.SIGWINCH
     with signals_lock:
         before = noted(chosen)
-        result = run({"signal": int(chosen)})
+        result = execute(command({"signal": int(chosen)}))
         time.sleep(0.2)
-        return result, noted(chosen) > before
+        return result, noted(chosen) > before, one.name in answers(result)
 
 
 def sandboxed(host, batch, omitted, number):
-    """Answers of a batch, by name."""
-    options = [word for layer in omitted for word in ("--without", layer)]
+    """Answers of a batch, by name, and what went to standard error."""
     first = batch[0]
+    options = ["--home", first.home or host["home"], "--files", first.files, "--timeout", str(first.limit)]
+    options += [word for layer in omitted for word in ("--without", layer)]
 
-    def run(extra):
-        command = [kruxos, "sandbox", "run", "--home", host["home"], "--files", first.files, "--timeout", str(first.limit), *options, "--", *program(host, batch, extra)]
-        return execute(command, first.terminal)
+    def command(extra):
+        return [kruxos, "sandbox", "run", *options, "--", *program(host, batch, extra)]
 
     if first.mark is None:
-        result = run({})
-        return {name: answer for name, answer in answers(result).items()}, result.stderr
-    result, there = seen_from_outside(first, run, number)
-    said = answers(result).get(first.name, (False, result.stderr[-200:]))
-    started = first.limit < 60 or first.name in answers(result)
-    return ({first.name: (there, said[1])} if started else {}), result.stderr
+        result = execute(command({}), first.terminal)
+        return answers(result), result.stderr
+    result, there, ran = (leaves_a_process if first.mark == "process" else sends_a_signal)(first, command, number)
+    said = answers(result).get(first.name, (False, ""))[1]
+    return {first.name: (there, said)} if ran else {}, result.stderr
 
 
 def unconfined(host, batch):
@@ -1375,7 +1597,7 @@ def plan():
             if one.alone:
                 single.append((omitted, [one], [(shows, expected)]))
             else:
-                names, results = shared.setdefault((omitted, one.files, one.limit), ([], []))
+                names, results = shared.setdefault((omitted, one.files, one.home), ([], []))
                 names.append(one)
                 results.append((shows, expected))
     batches = [(omitted, names, results) for (omitted, _, _), (names, results) in shared.items()]
@@ -1393,8 +1615,11 @@ def judge(batch, results, found, errors):
 
 
 def main(host):
-    for table in [attempts_to_read, attempts_to_write, attempts_on_devices, attempts_on_the_kernel, attempts_on_privileges, attempts_on_processes, attempts_on_namespaces,
-                  attempts_on_the_network, attempts_to_use_everything_up]:
+    global new_users_work
+    new_users_work = new_users_can_mount(host)
+    for table in [
+            attempts_to_read, attempts_to_write, attempts_on_devices, attempts_on_the_kernel, attempts_on_privileges, attempts_on_processes,
+            attempts_on_namespaces, attempts_on_the_network, attempts_to_use_everything_up]:
         table(host)
     chosen = os.environ.get("ONLY")
     if chosen:
@@ -1435,6 +1660,8 @@ def privileged_programs(host_programs):
         pass
 
 
+# Whatever started this may have blocked signals, and what is started here would do the same.
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
 os.umask(0o022)
 os.makedirs(folder, exist_ok=True)
 scratch = tempfile.mkdtemp(prefix="e", dir=folder)
@@ -1450,10 +1677,12 @@ try:
     child = os.fork()
     if child == 0:
         try:
+            below = mount_below_usr() if os.geteuid() == 0 else None
             if len(sys.argv) > 3 and os.geteuid() == 0:
                 become(sys.argv[3])
             is_root = os.geteuid() == 0
-            diagnosis = json.loads(subprocess.run([kruxos, "sandbox", "diagnose", "--json"], capture_output=True, text=True, env=environment() | {"TMPDIR": "/tmp"}).stdout)
+            answer = subprocess.run([kruxos, "sandbox", "diagnose", "--json"], capture_output=True, text=True, env=environment() | {"TMPDIR": "/tmp"})
+            diagnosis = json.loads(answer.stdout)
             layers, abi = [layer["layer"] for layer in diagnosis["layers"]], diagnosis["landlock_abi"]
             assert diagnosis["confines"], diagnosis
             try:

@@ -63,6 +63,11 @@ def argument(test, name="path", capability="filesystem.write"):
 
 # name: text, or (file, text) where the file's name matters.
 good = {
+    "a box by its name": "capabilities:\n  process.run: { tier: notify, sandbox: read-only }\n",
+    "a box whatever is missing": "rules:\n  - { capability: process.*, tier: notify, sandbox: { files: full-access, require: best_effort } }\n",
+    "a box in an entry's rule": "capabilities:\n  git.*: { tier: notify, rules: [{ condition: { path_prefix: /workspace/a }, tier: notify, sandbox: workspace-write }] }\n",
+    "protected names": "protected: [deploy/keys, .env]\n",
+    "one protected name": "protected: .env\n",
     "only a name": "name: quiet\n",
     "every key of the organisation": "name: house\nversion: \"2\"\ndescription: all of it\nextends: team-moderate\ndefaults: {tier: notify, locked: true}\nagent_overrides: within_system\ngrants: none\nroles: {dev: auto, reader: explore}\noverrides: []\nrules: []\ncapabilities: {}\n",
     "every key of an agent's file": ("agents/deploy-bot.yaml", "agent: deploy-bot\nname: deploy-bot\nrole: dev\nmode: ask\nextends: team-moderate\ndefaults: {tier: notify}\nrules:\n  - {capability: process.run, tier: notify}\n"),
@@ -134,6 +139,14 @@ good = {
 }
 
 bad = {
+    "a box of no kind": "capabilities:\n  process.run: { tier: notify, sandbox: none }\n",
+    "a box with a stranger": "capabilities:\n  process.run: { tier: notify, sandbox: { network: all } }\n",
+    "a box that requires some": "capabilities:\n  process.run: { tier: notify, sandbox: { require: some } }\n",
+    "a list of boxes": "capabilities:\n  process.run: { tier: notify, sandbox: [read-only] }\n",
+    "a box without a tier": "capabilities:\n  process.run: { sandbox: read-only }\n",
+    "a box of the whole document": "sandbox: read-only\n",
+    "nothing protected": "protected: []\n",
+    "a map of the protected": "protected: { a: b }\n",
     "a list": "- name: x\n",
     "a text": "policy\n",
     "an unknown key": "nmae: x\n",
