@@ -131,8 +131,8 @@ let package = Package(
         .executableTarget(
             name: "KruxBenchmarks",
             dependencies: [
-                "KruxCore", "KruxCrypto", "KruxPolicy", "KruxStore", "KruxAudit", "KruxCapabilities", "KruxPolicies",
-                "CAllocations", log,
+                "KruxCore", "KruxCrypto", "KruxPolicy", "KruxStore", "KruxAudit", "KruxSandbox", "KruxCapabilities",
+                "KruxPolicies", "CAllocations", log,
             ],
             swiftSettings: swiftSettings),
 

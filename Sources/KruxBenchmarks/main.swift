@@ -2,9 +2,9 @@ import Foundation
 
 /// Measures the gate against its budgets. Each figure is a median; ratios compare what was measured in the same run.
 ///
-///     swift run -c release KruxBenchmarks [decision|audit|http] [--seconds N] [--rows N]
+///     swift run -c release KruxBenchmarks [decision|audit|http|confinement] [--seconds N] [--rows N]
 let arguments = CommandLine.arguments.dropFirst()
-let chosen = arguments.filter { ["decision", "audit", "http"].contains($0) }
+let chosen = arguments.filter { ["decision", "audit", "http", "confinement"].contains($0) }
 let seconds = arguments.firstIndex(of: "--seconds").flatMap { index in
     arguments.indices.contains(index + 1) ? Int(arguments[index + 1]) : nil
 }
@@ -21,6 +21,7 @@ do {
         try await AuditBenchmark.scale(&report, rows: rows ?? 200_000)
     }
     if wanted("http") { try HTTPBenchmark.run(&report, seconds: seconds ?? 3) }
+    if wanted("confinement") { try await ConfinementBenchmark.run(&report) }
     report.printSummary()
 } catch {
     FileHandle.standardError.write(Data("benchmark failed: \(error)\n".utf8))
