@@ -45,6 +45,8 @@ package final class ProcessTable: Sendable {
         /// What goes on until background processes have ended and that is recorded.
         var tasks: [String: Task<Void, Never>] = [:]
         var isStopped = false
+        /// Of each agent, those that are being started.
+        var starting: [String: Int] = [:]
     }
 
     private let folder: String
@@ -77,12 +79,14 @@ package final class ProcessTable: Sendable {
         let id = "pr_" + randomBytes(6).hex
         try state.withLock { state in
             let running = state.entries.values.count { $0.agent == agent && $0.process.result == nil }
-            guard running < Self.mostRunning, !state.isStopped else {
+            guard running + state.starting[agent, default: 0] < Self.mostRunning, !state.isStopped else {
                 throw StructuredError(
                     .overloaded, "\(running) processes of yours run already", recovery: ["End one with process.kill."],
                     retryable: true, retryAfter: 5, context: ["most": .int(Int64(Self.mostRunning))])
             }
+            state.starting[agent, default: 0] += 1
         }
+        defer { state.withLock { $0.starting[agent, default: 1] -= 1 } }
         let files = try OutputFiles(folder, agent, id)
         var launch = launch
         launch.sink = { stream, bytes in files.write(stream, bytes) }
@@ -93,9 +97,14 @@ package final class ProcessTable: Sendable {
         let old = state.withLock { state -> [String] in
             state.entries[id] = entry
             state.order.append(id)
+            // Started while the gateway was being stopped.
+            if state.isStopped, isBackground { process.signal(SIGKILL) }
             let own = state.order.filter { state.entries[$0]?.agent == agent }
             let ended = own.dropLast(Self.mostEntries).filter { state.entries[$0]?.process.result != nil }
-            for id in ended { state.entries[id] = nil }
+            for id in ended {
+                state.entries[id] = nil
+                state.tasks[id] = nil
+            }
             state.order.removeAll { ended.contains($0) }
             return ended
         }
@@ -105,11 +114,9 @@ package final class ProcessTable: Sendable {
 
     /// Goes on with what follows when a background process has ended.
     func follow(_ entry: Entry, _ work: @escaping @Sendable (ConfinedProcess.Result) async -> Void) {
-        let task = Task { [self] in
-            await work(await entry.process.ended())
-            state.withLock { $0.tasks[entry.id] = nil }
-        }
-        state.withLock { if entry.process.result == nil { $0.tasks[entry.id] = task } }
+        let task = Task { await work(await entry.process.ended()) }
+        // Also of one that has ended by now: what follows is waited for.
+        state.withLock { $0.tasks[entry.id] = task }
     }
 
     /// Ends every process, and returns when what follows from that has been done.
@@ -120,6 +127,11 @@ package final class ProcessTable: Sendable {
         }
         for entry in running where entry.isBackground { entry.process.signal(SIGKILL) }
         for task in tasks { await task.value }
+    }
+
+    /// Ends every process of an agent.
+    package func end(of agent: AgentName) {
+        for entry in entries(of: agent) { entry.process.signal(SIGKILL) }
     }
 
     // MARK: Looking

@@ -9,7 +9,7 @@ import Synchronization
 /// make what was not there; so what is protected is looked at before the first and after each, and what has changed is
 /// put back as it was, the change itself in the trash.
 package final class ProtectedFiles: Sendable {
-    /// One protected place and everything in it.
+    /// Something in a protected place.
     private struct Item: Equatable {
         enum Kind: Equatable {
             case folder
@@ -23,9 +23,22 @@ package final class ProtectedFiles: Sendable {
         let kind: Kind
     }
 
+    /// Every protected place with what is in it.
+    private struct Look {
+        var places: [String: [Item]] = [:]
+        /// Folders that could not be looked into, with why.
+        var failures: [(path: Workspace.Path, error: StructuredError)] = []
+        /// Folders whose name is no text and in which something protected may be: their parent and their name.
+        var nameless: [(parent: Workspace.Path, name: [CChar])] = []
+        var kept = 0
+    }
+
     private struct Held {
         var count = 0
-        var baseline: [String: [Item]] = [:]
+        /// By which the baseline was taken; a list that changes meanwhile counts once nothing runs any more.
+        var names = ProtectedNames([])
+        /// Kept when an end could not be looked at: then nothing new is believed.
+        var baseline: [String: [Item]]?
     }
 
     private let workspace: Workspace
@@ -36,10 +49,20 @@ package final class ProtectedFiles: Sendable {
     private static let mostBytes = 64 << 20
 
     /// Before a process starts: what is there now holds, unless another already runs.
+    /// - Throws: `StructuredError` where the workspace cannot be looked at as a whole.
     package func begin(_ names: ProtectedNames) throws(StructuredError) {
         let failure: StructuredError? = held.withLock { held in
-            if held.count == 0 {
-                do throws(StructuredError) { held.baseline = try look(names) } catch { return error }
+            if held.count == 0, held.baseline == nil {
+                let look = look(names)
+                if let failed = look.failures.first { return failed.error }
+                if let nameless = look.nameless.first {
+                    return StructuredError(
+                        .conflict,
+                        "a folder in `\(nameless.parent.absolute)` has a name that is no text, and holds what is protected",
+                        recovery: ["Ask your supervisor to rename it: what is protected in it could not be held."])
+                }
+                held.baseline = look.places
+                held.names = names
             }
             held.count += 1
             return nil
@@ -48,89 +71,178 @@ package final class ProtectedFiles: Sendable {
     }
 
     /// After it has ended.
-    /// - Parameter folder: what is new below it stays, and is protected from now on.
+    /// - Parameter repository: where git has just made a repository, whose own settings stay if they are git's usual ones.
     /// - Returns: what had been changed, in words: one line for each place.
-    package func end(_ names: ProtectedNames, at time: Timestamp, accepting folder: Workspace.Path? = nil) -> [String] {
+    package func end(at time: Timestamp, repository: Workspace.Path? = nil) -> [String] {
         held.withLock { held in
-            defer {
-                held.count -= 1
-                if held.count == 0 { held.baseline = [:] }
-            }
-            let now: [String: [Item]]
-            do throws(StructuredError) { now = try look(names) } catch {
-                return ["what is protected could not be looked at: \(error.description)"]
-            }
-            return Set(now.keys).union(held.baseline.keys).sorted().compactMap { place in
-                let before = held.baseline[place] ?? []
-                let after = now[place] ?? []
-                if before == after { return nil }
-                if before.isEmpty, let folder, let first = after.first?.path.components,
-                    first.count > folder.components.count,
-                    zip(first, folder.components).allSatisfy({ $0.utf8Equals($1) })
-                {
-                    held.baseline[place] = after
-                    return nil
+            held.count -= 1
+            var told: [String] = []
+            var look = look(held.names)
+            // What hides from the look goes aside, and is looked behind.
+            for _ in 0..<4 where !(look.failures.isEmpty && look.nameless.isEmpty) {
+                for failed in look.failures {
+                    let top = Workspace.Path(workspace.root, Array(failed.path.components.prefix(1)))
+                    told.append(setAside(top, "cannot be looked into: \(failed.error.description)", at: time))
                 }
-                return putBack(place, before, after, at: time)
+                for hidden in look.nameless {
+                    told.append(setAside(hidden.name, in: hidden.parent, at: time))
+                }
+                look = self.look(held.names)
             }
+            var baseline = held.baseline ?? [:]
+            for place in Set(look.places.keys).union(baseline.keys).sorted() {
+                let before = baseline[place] ?? []
+                let after = look.places[place] ?? []
+                if before == after { continue }
+                if before.isEmpty, let repository, isFreshSettings(after, of: repository) {
+                    baseline[place] = after
+                    continue
+                }
+                told.append(putBack(place, before, after, at: time))
+            }
+            // Nothing that could not be seen is taken for what was there.
+            let isSeen = look.failures.isEmpty && look.nameless.isEmpty
+            held.baseline = held.count == 0 && isSeen ? nil : baseline
+            return told
         }
     }
 
-    /// Every protected place with what is in it. Files of a root gateway's owner become the agents' user's on the way, so
-    /// that their processes can work with them.
-    private func look(_ names: ProtectedNames) throws(StructuredError) -> [String: [Item]] {
-        var found: [String: [Item]] = [:]
-        var kept = 0
-        var protected: (path: String, depth: Int)?
-        let root = try workspace.place(workspace.root)
-        try workspace.adopt(root)
-        try workspace.walk(root, depth: Workspace.deepest) { (entry) throws(StructuredError) in
-            try workspace.adopt(entry)
-            let components = entry.path.components
-            if let length = names.place(components) {
-                protected = (Workspace.Path(workspace.root, Array(components.prefix(length))).absolute, length)
-            } else {
-                protected = nil
+    /// Keeps what moves whole folders from running while the workspace is looked at.
+    func undisturbed<R>(_ work: () throws(StructuredError) -> R) throws(StructuredError) -> R {
+        let result: Result<R, StructuredError> = held.withLock { _ in
+            do throws(StructuredError) { return .success(try work()) } catch { return .failure(error) }
+        }
+        return try result.get()
+    }
+
+    // MARK: Looking
+
+    private func look(_ names: ProtectedNames) -> Look {
+        var look = Look()
+        do throws(StructuredError) {
+            let root = try workspace.place(workspace.root)
+            try workspace.adopt(root)
+            scan(root, names, &look)
+        } catch {
+            look.failures.append((Workspace.Path(workspace.root, []), error))
+        }
+        return look
+    }
+
+    /// One folder and all below it. Files of a root gateway's owner become the agents' user's on the way, so that their
+    /// processes can work with them.
+    private func scan(_ folder: Workspace.Path, _ names: ProtectedNames, _ look: inout Look) {
+        do throws(StructuredError) {
+            guard folder.components.count < Workspace.deepest else {
+                throw StructuredError(.tooLarge, "the tree is more than \(Workspace.deepest) levels deep")
             }
-            guard let protected else { return true }
-            let mode = mode_t(entry.status.st_mode & 0o7777)
-            let kind: Item.Kind
-            switch entry.status.st_mode & S_IFMT {
-            case S_IFDIR: kind = .folder
-            case S_IFLNK: kind = .link(try workspace.target(ofLink: entry.path))
-            case S_IFREG:
+            let (entries, unreadable) = try workspace.makingReadable(folder) { () throws(StructuredError) in
+                try workspace.entries(folder)
+            }
+            if unreadable > 0 {
+                for name in try workspace.namelessFolders(in: folder, holding: names.firsts) {
+                    look.nameless.append((folder, name))
+                }
+            }
+            for entry in entries {
+                try workspace.adopt(entry)
+                try add(entry, names, &look)
+                if entry.kind == "directory" { scan(entry.path, names, &look) }
+            }
+        } catch {
+            look.failures.append((folder, error))
+        }
+    }
+
+    private func add(_ entry: Workspace.Entry, _ names: ProtectedNames, _ look: inout Look) throws(StructuredError) {
+        let components = entry.path.components
+        // What leads to a protected place is a folder: a link or a file there would put another in its stead.
+        let isInTheWay = entry.kind != "directory" && names.leads(components)
+        guard let length = names.place(components) ?? (isInTheWay ? components.count : nil) else { return }
+        let mode = mode_t(entry.status.st_mode & 0o7777)
+        let kind: Item.Kind
+        switch entry.status.st_mode & S_IFMT {
+        case S_IFDIR: kind = .folder
+        case S_IFLNK: kind = .link(try workspace.target(ofLink: entry.path))
+        case S_IFREG:
+            let size = Int(entry.status.st_size)
+            let kept = look.kept
+            let (digest, bytes) = try workspace.makingReadable(entry.path) {
+                () throws(StructuredError) -> (Digest, [UInt8]?) in
                 let descriptor = try workspace.open(entry.path, O_RDONLY | O_NONBLOCK)
                 defer { close(descriptor) }
-                let size = Int(entry.status.st_size)
-                if kept + size <= Self.mostBytes {
-                    let bytes = try Workspace.readAll(descriptor, count: size, at: 0, entry.path)
-                    kept += bytes.count
-                    kind = .file(sha256(bytes), bytes)
-                } else {
-                    kind = .file(try Workspace.digest(descriptor, entry.path), nil)
+                guard kept + size <= Self.mostBytes else {
+                    return (try Workspace.digest(descriptor, entry.path), nil)
                 }
-            default: kind = .other
+                let bytes = try Workspace.readAll(descriptor, count: size, at: 0, entry.path)
+                return (sha256(bytes), bytes)
             }
-            found[protected.path, default: []].append(Item(path: entry.path, mode: mode, kind: kind))
-            return true
+            look.kept += bytes?.count ?? 0
+            kind = .file(digest, bytes)
+        default: kind = .other
         }
-        return found
+        let place = Workspace.Path(workspace.root, Array(components.prefix(length))).absolute
+        look.places[place, default: []].append(Item(path: entry.path, mode: mode, kind: kind))
+    }
+
+    /// Whether these are the settings that git gives every new repository, and nothing else.
+    private func isFreshSettings(_ items: [Item], of repository: Workspace.Path) -> Bool {
+        let expected = Workspace.Path(workspace.root, repository.components + [".git", "config"])
+        guard items.count == 1, let item = items.first, item.path == expected, case .file(_, let bytes?) = item.kind
+        else { return false }
+        let usual: Set<String> = [
+            "[core]", "repositoryformatversion = 0", "filemode = true", "filemode = false", "bare = false",
+            "logallrefupdates = true", "",
+        ]
+        return String(decoding: bytes, as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false)
+            .allSatisfy { usual.contains($0.trimmingCharacters(in: .whitespaces)) }
+    }
+
+    // MARK: Putting back
+
+    private func setAside(_ path: Workspace.Path, _ why: String, at time: Timestamp) -> String {
+        do throws(StructuredError) {
+            guard !path.isRoot else { return "the workspace \(why)" }
+            let id = try Trash(workspace: workspace).take(path, at: time)
+            return "\(path.absolute) \(why); the trash holds it as \(id)"
+        } catch {
+            return "\(path.absolute) \(why), and could not be set aside: \(error.description)"
+        }
+    }
+
+    private func setAside(_ name: [CChar], in parent: Workspace.Path, at time: Timestamp) -> String {
+        do throws(StructuredError) {
+            let id = try Trash(workspace: workspace).take(name, in: parent, at: time)
+            return
+                "a folder in \(parent.absolute) whose name is no text held what is protected; the trash holds it as \(id)"
+        } catch {
+            return "a folder in \(parent.absolute) whose name is no text could not be set aside: \(error.description)"
+        }
     }
 
     private func putBack(_ place: String, _ before: [Item], _ after: [Item], at time: Timestamp) -> String {
-        let what = before.isEmpty ? "was made" : after.isEmpty ? "was taken away" : "was changed"
+        var text = "\(place) \(before.isEmpty ? "was made" : after.isEmpty ? "was taken away" : "was changed")"
+        let trash = Trash(workspace: workspace)
         do throws(StructuredError) {
             let path = try workspace.place(place)
-            var text = "\(place) \(what)"
-            if !after.isEmpty, try workspace.status(path) != nil {
-                text += "; the trash holds it as \(try Trash(workspace: workspace).take(path, at: time))"
-            }
+            if try workspace.isThere(path) { text += "; the trash holds it as \(try trash.take(path, at: time))" }
             if before.isEmpty { return text }
-            try workspace.makeFolders(workspace.folder(of: path))
+            // What stands where folders above it were goes aside first.
+            for count in 1..<max(1, path.components.count) {
+                let above = Workspace.Path(workspace.root, Array(path.components.prefix(count)))
+                guard let status = try workspace.status(above) else { break }
+                if status.st_mode & S_IFMT != S_IFDIR {
+                    text += "; what stood at \(above.absolute) is in the trash as \(try trash.take(above, at: time))"
+                    break
+                }
+            }
+            if path.components.count > 1 { try workspace.makeFolders(workspace.folder(of: path)) }
             var isWhole = true
             for item in before {
                 switch item.kind {
-                case .folder: try workspace.makeFolders(item.path)
+                case .folder:
+                    try workspace.makeFolders(item.path)
+                    try workspace.setMode(item.path, item.mode, isFolder: true)
                 case .link(let target): try workspace.makeLink(item.path, to: target)
                 case .file(_, let bytes?):
                     _ = try workspace.writeAtomically(item.path, bytes, replace: false, durable: false)
@@ -140,7 +252,18 @@ package final class ProtectedFiles: Sendable {
             }
             return text + (isWhole ? "; it is as it was" : "; not all of it could be put back")
         } catch {
-            return "\(place) \(what) and could not be put back: \(error.description)"
+            text += " and could not be put back: \(error.description)"
+            // Nothing of the owner's is lost: what was held goes into the trash.
+            for item in before {
+                guard case .file(_, let bytes?) = item.kind else { continue }
+                do throws(StructuredError) {
+                    text +=
+                        "; the trash keeps \(item.path.absolute) as \(try trash.keep(bytes, of: item.path, at: time))"
+                } catch {
+                    text += "; \(item.path.absolute) is lost: \(error.description)"
+                }
+            }
+            return text
         }
     }
 }
@@ -166,6 +289,65 @@ extension Workspace {
         if fchown(folder, user, user) != 0 { throw FileFailure.error(errno, root.absolute) }
     }
 
+    /// Whether anything is there, also a link.
+    func isThere(_ path: Path) throws(StructuredError) -> Bool {
+        do throws(StructuredError) { return try status(path) != nil } catch {
+            // A link further up: then nothing is there in this workspace's own sense.
+            if error.kind == .pathChanged { return false }
+            throw error
+        }
+    }
+
+    /// Does something with what an agent's process may have made unreadable for its owner, whom the gateway is.
+    func makingReadable<R>(_ path: Path, _ work: () throws(StructuredError) -> R) throws(StructuredError) -> R {
+        do throws(StructuredError) { return try work() } catch {
+            guard error.context["errno"] == .int(Int64(EACCES)), !path.isRoot else { throw error }
+            let parent = try openParent(path)
+            defer { close(parent) }
+            var status = stat()
+            guard fstatat(parent, path.name, &status, AT_SYMLINK_NOFOLLOW) == 0, status.st_mode & S_IFMT != S_IFLNK,
+                fchmodat(parent, path.name, mode_t(status.st_mode & 0o777) | 0o700, 0) == 0
+            else { throw error }
+            return try work()
+        }
+    }
+
+    /// Folders directly in `folder` whose name is no text and in which, at any depth, one of these names occurs.
+    func namelessFolders(in folder: Path, holding firsts: Set<String>) throws(StructuredError) -> [[CChar]] {
+        let descriptor = try open(folder, O_RDONLY | O_DIRECTORY)
+        defer { close(descriptor) }
+        let wanted = firsts.map { Array($0.utf8CString) }
+        return Self.names(in: descriptor).filter { name in
+            String(validatingCString: name) == nil && Self.holds(descriptor, name, wanted, depth: 0)
+        }
+    }
+
+    private static func names(in descriptor: Int32) -> [[CChar]] {
+        guard let stream = fdopendir(dup(descriptor)) else { return [] }
+        defer { closedir(stream) }
+        rewinddir(stream)
+        var names: [[CChar]] = []
+        while let entry = readdir(stream) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+                pointer.withMemoryRebound(to: CChar.self, capacity: 256) { text in
+                    Array(UnsafeBufferPointer(start: text, count: strlen(text) + 1))
+                }
+            }
+            let dot = CChar(UInt8(ascii: "."))
+            if name != [dot, 0], name != [dot, dot, 0] { names.append(name) }
+        }
+        return names
+    }
+
+    /// What cannot be looked into may hold anything.
+    private static func holds(_ parent: Int32, _ name: [CChar], _ wanted: [[CChar]], depth: Int) -> Bool {
+        let folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+        if folder < 0 { return errno != ENOTDIR && errno != ELOOP && errno != ENOENT }
+        defer { close(folder) }
+        if depth > 200 { return true }
+        return names(in: folder).contains { wanted.contains($0) || holds(folder, $0, wanted, depth: depth + 1) }
+    }
+
     func target(ofLink path: Path) throws(StructuredError) -> String {
         let descriptor = try open(path, openPathOnly | O_NOFOLLOW)
         defer { close(descriptor) }
@@ -178,8 +360,8 @@ extension Workspace {
         if symlinkat(target, parent, path.name) != 0 { throw FileFailure.error(errno, path.absolute) }
     }
 
-    func setMode(_ path: Path, _ mode: mode_t) throws(StructuredError) {
-        let (descriptor, _) = try openFile(path, O_RDONLY)
+    func setMode(_ path: Path, _ mode: mode_t, isFolder: Bool = false) throws(StructuredError) {
+        let descriptor = isFolder ? try open(path, O_RDONLY | O_DIRECTORY) : try openFile(path, O_RDONLY).0
         defer { close(descriptor) }
         if fchmod(descriptor, mode) != 0 { throw FileFailure.error(errno, path.absolute) }
     }

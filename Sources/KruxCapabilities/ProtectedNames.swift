@@ -48,14 +48,18 @@ extension Workspace {
             ], context: ["path": .string(path.absolute)])
     }
 
+    /// - Parameter isFolder: whether a folder is made; anything else in the place of one that leads to something protected,
+    ///   as a file called `.git` does, would put another in its stead.
     /// - Throws: `StructuredError` `.blocked` when writing there would change something protected.
-    func requireChangeable(_ path: Path, _ names: ProtectedNames) throws(StructuredError) {
-        if names.place(path.components) != nil { throw Self.isProtected(path) }
+    func requireChangeable(_ path: Path, isFolder: Bool = false, _ names: ProtectedNames) throws(StructuredError) {
+        if names.place(path.components) != nil || !isFolder && names.leads(path.components) {
+            throw Self.isProtected(path)
+        }
     }
 
     /// What may be taken away: nothing protected, nor what leads to it where that is there.
     func requireRemovable(_ path: Path, _ names: ProtectedNames) throws(StructuredError) {
-        try requireChangeable(path, names)
+        try requireChangeable(path, isFolder: true, names)
         guard names.leads(path.components), let first = try protectedPlaces(below: path, as: path, names).first else {
             return
         }
@@ -67,8 +71,9 @@ extension Workspace {
     func requireSameProtection(
         _ source: Path, _ destination: Path, keepsSource: Bool, _ names: ProtectedNames
     ) throws(StructuredError) {
-        try requireChangeable(destination, names)
-        if !keepsSource { try requireChangeable(source, names) }
+        let isFolder = try status(source).map { $0.st_mode & S_IFMT == S_IFDIR } ?? false
+        try requireChangeable(destination, isFolder: isFolder, names)
+        if !keepsSource { try requireChangeable(source, isFolder: true, names) }
         // Only the end of a path can make a difference to what lies below it.
         guard names.leads(source.components) || names.leads(destination.components) else { return }
         let before = Set(try protectedPlaces(below: source, as: source, names))

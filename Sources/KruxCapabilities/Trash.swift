@@ -12,6 +12,16 @@ struct Trash {
     func take(_ path: Workspace.Path, at time: Timestamp) throws(StructuredError) -> String {
         let parent = try workspace.openParent(path)
         defer { close(parent) }
+        return try make(path, at: time) { (folder) throws(StructuredError) in
+            let result = krux_renameat2(parent, path.name, folder, "entry", 1)
+            if result < 0 { throw FileFailure.error(-result, path.absolute) }
+        }
+    }
+
+    /// A new place in the trash, filled by `fill`; gone again when that throws.
+    private func make(
+        _ path: Workspace.Path, at time: Timestamp, _ fill: (Int32) throws(StructuredError) -> Void
+    ) throws(StructuredError) -> String {
         let id = "tr_" + randomBytes(8).hex
         guard mkdirat(workspace.trash, id, 0o700) == 0 else { throw FileFailure.error(errno, path.absolute) }
         let folder = openat(workspace.trash, id, openPathOnly | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
@@ -20,14 +30,34 @@ struct Trash {
         let info: JSONValue = ["path": .string(path.absolute), "deleted_at": .string(time.rfc3339)]
         do throws(StructuredError) {
             try write(info.canonicalBytes(), in: folder, path)
-            let result = krux_renameat2(parent, path.name, folder, "entry", 1)
-            if result < 0 { throw FileFailure.error(-result, path.absolute) }
+            try fill(folder)
         } catch {
+            unlinkat(folder, "entry", 0)
             unlinkat(folder, "info.json", 0)
             unlinkat(workspace.trash, id, AT_REMOVEDIR)
             throw error
         }
         return id
+    }
+
+    /// Moves something whose name is no text into the trash.
+    func take(_ name: [CChar], in parent: Workspace.Path, at time: Timestamp) throws(StructuredError) -> String {
+        let holder = try workspace.open(parent, openPathOnly | O_DIRECTORY)
+        defer { close(holder) }
+        return try make(parent, at: time) { (folder) throws(StructuredError) in
+            let result = name.withUnsafeBufferPointer { krux_renameat2(holder, $0.baseAddress, folder, "entry", 1) }
+            if result < 0 { throw FileFailure.error(-result, parent.absolute) }
+        }
+    }
+
+    /// Keeps content that has no other place.
+    func keep(_ bytes: [UInt8], of path: Workspace.Path, at time: Timestamp) throws(StructuredError) -> String {
+        try make(path, at: time) { (folder) throws(StructuredError) in
+            let file = openat(folder, "entry", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
+            guard file >= 0 else { throw FileFailure.error(errno, path.absolute) }
+            defer { close(file) }
+            try Workspace.writeAll(file, bytes[...], path)
+        }
     }
 
     private func write(_ bytes: [UInt8], in folder: Int32, _ path: Workspace.Path) throws(StructuredError) {

@@ -41,12 +41,6 @@ package struct SandboxSettings: Sendable, Equatable {
             isBestEffort: isBestEffort && other.isBestEffort)
     }
 
-    /// The box that all of these leave; the standard one when there are none.
-    package static func strictest(_ settings: [SandboxSettings]) -> SandboxSettings {
-        guard let first = settings.first else { return SandboxSettings() }
-        return settings.dropFirst().reduce(first) { $0.tightened(by: $1) }
-    }
-
     /// `{files, hosts?, best_effort?}`.
     package var json: JSONObject {
         var json: JSONObject = ["files": .string(files.rawValue)]

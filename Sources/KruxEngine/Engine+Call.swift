@@ -445,7 +445,6 @@ extension Engine {
     /// - Parameter decision: says which box a process of the call is put into.
     func context(_ caller: Caller, _ decision: Decision) throws(StructuredError) -> CallContext {
         let compiled = policy.compiled
-        let settings = decision.sandboxes.isEmpty ? SandboxSettings() : compiled.sandbox(decision)
         return CallContext(
             agent: caller.agent.name, workspace: try workspace(caller.agent.name), clock: clock,
             host: HostServices(
@@ -466,7 +465,7 @@ extension Engine {
                         description: compiled.active.description)
                 },
                 offers: { [self] in offers(to: caller) }, health: { [self] in health }),
-            confinement: Confinement(settings: settings, home: home.root),
+            confinement: Confinement(settings: decision.sandbox, home: home.root),
             protected: ProtectedNames(compiled.protected), protectedFiles: try protectedFiles(caller.agent.name),
             processes: processes, processEnded: { [self] in await processEnded($0, caller) },
             scrub: { [redactor] in redactor.scrub($0) })

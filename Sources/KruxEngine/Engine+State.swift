@@ -2,6 +2,7 @@ import KruxAudit
 import KruxCapabilities
 import KruxCore
 import KruxPolicy
+import KruxRegistry
 import KruxStore
 import Synchronization
 
@@ -13,7 +14,7 @@ extension Engine {
     ) async throws -> CallReply {
         try requireSound()
         let arguments = prepared.arguments
-        try await waitForState(seconds: try change.patience(arguments)) { [store] in
+        try await waitForState(of: context.agent, seconds: try change.patience(arguments)) { [store] in
             try store.read { try change.isReady(arguments, context, $0) }
         }
         let (seq, result) = try await write(
@@ -55,7 +56,7 @@ extension Engine {
             case .run(let run): return try await run(arguments, context)
             case .look(let look, let patience):
                 var seen: JSONObject?
-                try await waitForState(seconds: try patience(arguments)) { [store] in
+                try await waitForState(of: context.agent, seconds: try patience(arguments)) { [store] in
                     seen = try store.read { try look(arguments, context, $0, false) }
                     return seen != nil
                 }
@@ -73,12 +74,18 @@ extension Engine {
     }
 
     /// Returns when `isReady` says so, or the time is over.
-    private func waitForState(seconds: Int64, _ isReady: () throws -> Bool) async throws {
+    /// - Throws: what `isReady` throws; `StructuredError` `.unauthenticated` for an agent that was revoked meanwhile.
+    private func waitForState(of agent: AgentName, seconds: Int64, _ isReady: () throws -> Bool) async throws {
         guard seconds > 0 else { return }
         let deadline = ContinuousClock.now + .seconds(seconds)
         while true {
             let known = stateVersion.withLock { $0 }
             let left = (deadline - .now) / .milliseconds(1)
+            guard agents.agent(named: agent.text)?.status == .active else {
+                throw StructuredError(
+                    .unauthenticated, "the agent `\(agent)` was revoked while it waited",
+                    recovery: ["Ask your supervisor."])
+            }
             if try isReady() || left <= 0 || isDraining.withLock({ $0 }) || Task.isCancelled { return }
             await waiters.wait(for: Self.stateWaiters, seconds: left / 1000) { [self] in
                 stateVersion.withLock { $0 } != known

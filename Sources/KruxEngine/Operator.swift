@@ -155,6 +155,8 @@ extension Engine {
             try change("agent revoked", agent: name.text, by: principal, now: now) {
                 try AgentTable.revoke($0, name, now: now)
             }
+            processes.end(of: name)
+            stateChanged()
             return try agentJSON(name.text)
         case .agentRestore where record.status == .active: throw refuse("is not revoked", "rotate")
         case .agentRotate where record.status == .revoked: throw refuse("is revoked", "restore")

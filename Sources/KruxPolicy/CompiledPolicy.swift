@@ -165,7 +165,7 @@ package struct CompiledPolicy: Sendable {
         let limited: Bool
         /// Has terms for its questions.
         let hasTerms: Bool
-        let hasSandbox: Bool
+        let sandbox: SandboxSettings?
         let index: Int32
         let conditions: [CompiledCondition]
     }

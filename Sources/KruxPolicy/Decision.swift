@@ -29,8 +29,8 @@ package struct Decision: Sendable, Equatable {
     package var limits: [Int32] = []
     /// Matching rules that say how a question is answered, as indices into `CompiledPolicy.rules`.
     package var terms: [Int32] = []
-    /// Matching rules that say how a process is confined, as indices into `CompiledPolicy.rules`.
-    package var sandboxes: [Int32] = []
+    /// The box that a process of the call is put into.
+    package var sandbox = SandboxSettings()
 
     mutating func tighten(_ tier: Tier?, _ layer: PolicyLayer, _ rule: Int32) {
         guard let tier, tier > self.tier else { return }
@@ -65,7 +65,7 @@ extension CompiledPolicy {
             next.indeterminate = before.indeterminate || decision.indeterminate
             next.limits = before.limits + decision.limits.filter { !before.limits.contains($0) }
             next.terms = before.terms + decision.terms.filter { !before.terms.contains($0) }
-            next.sandboxes = before.sandboxes + decision.sandboxes.filter { !before.sandboxes.contains($0) }
+            next.sandbox = before.sandbox.tightened(by: decision.sandbox)
             strictest = next
         }
         return strictest ?? decide(facts, Variant(), layer)
@@ -124,7 +124,10 @@ extension CompiledPolicy {
         var indeterminate = false
         var limits: [Int32] = []
         var terms: [Int32] = []
-        var sandboxes: [Int32] = []
+        /// What the rule that surely holds says of the box.
+        var box: SandboxSettings?
+        /// What rules say of it that only may hold: they tighten, and never loosen.
+        var limit: SandboxSettings?
 
         @inline(__always)
         mutating func add(_ candidate: CompiledRule) {
@@ -139,7 +142,11 @@ extension CompiledPolicy {
             if candidate.locked, locked.map({ candidate.tier > $0 }) ?? true { locked = candidate.tier }
             if candidate.limited { limits.append(candidate.index) }
             if candidate.hasTerms { terms.append(candidate.index) }
-            if candidate.hasSandbox { sandboxes.append(candidate.index) }
+        }
+
+        static func both(_ one: SandboxSettings?, _ other: SandboxSettings?) -> SandboxSettings? {
+            guard let one, let other else { return one ?? other }
+            return one.tightened(by: other)
         }
 
         /// Both, the stricter standing.
@@ -152,7 +159,8 @@ extension CompiledPolicy {
             indeterminate = indeterminate || other.indeterminate
             if !other.limits.isEmpty { limits += other.limits }
             if !other.terms.isEmpty { terms += other.terms }
-            if !other.sandboxes.isEmpty { sandboxes += other.sandboxes }
+            box = Self.both(box, other.box)
+            limit = Self.both(limit, other.limit)
         }
     }
 
@@ -177,7 +185,13 @@ extension CompiledPolicy {
         var match = Match()
         ask(table, facts, variant) { rule, truth in
             match.add(rule)
-            if truth == .yes { match.settled = true } else { match.indeterminate = true }
+            if truth == .yes {
+                match.settled = true
+                match.box = rule.sandbox
+            } else {
+                match.indeterminate = true
+                if let sandbox = rule.sandbox { match.limit = Match.both(match.limit, sandbox) }
+            }
         }
         return match
     }
@@ -256,16 +270,24 @@ extension CompiledPolicy {
         if !own.terms.isEmpty { decision.terms += own.terms }
         if !tightening.terms.isEmpty { decision.terms += tightening.terms }
         if !system.terms.isEmpty { decision.terms += system.terms }
-        decision.sandboxes = organisation.sandboxes
-        if !own.sandboxes.isEmpty { decision.sandboxes += own.sandboxes }
-        if !tightening.sandboxes.isEmpty { decision.sandboxes += tightening.sandboxes }
-        if !system.sandboxes.isEmpty { decision.sandboxes += system.sandboxes }
+        decision.sandbox = box(system, organisation, own, tightening)
         return decision
     }
 
-    /// The box a decided call's process runs in: what every matching rule leaves.
-    package func sandbox(_ decision: Decision) -> SandboxSettings {
-        .strictest(decision.sandboxes.compactMap { rules[Int($0)].sandbox })
+    /// The organisation's rule says which box, or the agent's own; where agents only tighten, or the organisation's rule
+    /// binds, an organisation that says nothing means the standard box. Everything else only tightens.
+    private func box(_ system: Match, _ organisation: Match, _ own: Match, _ tightening: Match) -> SandboxSettings {
+        let standard = SandboxSettings()
+        var box = organisation.settled ? organisation.box ?? standard : standard
+        if own.settled, let wanted = own.box {
+            let binds = tightenOnly || organisation.floor != nil || !organisation.settled
+            box = binds || organisation.box != nil ? wanted.tightened(by: box) : wanted
+        }
+        if let limit = organisation.limit { box = box.tightened(by: limit) }
+        if let limit = own.limit { box = box.tightened(by: limit) }
+        if let limit = Match.both(tightening.box, tightening.limit) { box = box.tightened(by: limit) }
+        if let limit = Match.both(system.box, system.limit) { box = box.tightened(by: limit) }
+        return box
     }
 
     /// The decision when those of its limits are used up for which `isFull` says so.

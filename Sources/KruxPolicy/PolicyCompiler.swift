@@ -367,7 +367,7 @@ extension CompiledPolicy.RuleTable {
                     tier: record.tier,
                     binds: record.locked || (!record.isDefault && (record.tier == .blocked || tightenOnly)),
                     locked: record.locked, limited: record.rateLimit != nil, hasTerms: record.approval != nil,
-                    hasSandbox: record.sandbox != nil,
+                    sandbox: record.sandbox,
                     index: index, conditions: conditions)
                 compiled[index] = rule
                 rules.append(rule)

@@ -232,6 +232,13 @@ import Testing
             #expect(
                 await fixture.kind("filesystem.search_content", ["query": "(", "regex": true]) == .invalidArguments)
             #expect(await fixture.kind("filesystem.search_content", ["query": "a\nb"]) == .invalidArguments)
+            // Neither counts in counts nor back-references take time or memory.
+            for query in ["(((a{1,200}){1,200}){1,200})", "(a*)*\\1\\1b"] {
+                #expect(
+                    await fixture.kind("filesystem.search_content", ["query": .string(query), "regex": true])
+                        == .invalidArguments)
+            }
+            #expect(try await find(["query": "(a*)*(b|e)+dle", "regex": true]) == ["\(a)#2", "\(b)#1"])
         }
     }
 

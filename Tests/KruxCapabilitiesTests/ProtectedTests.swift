@@ -30,6 +30,11 @@ import Testing
                 ("filesystem.append", ["path": ".git/config", "content": "x"]),
                 ("filesystem.mkdir", ["path": ".claude"]),
                 ("filesystem.mkdir", ["path": "a/.claude/b", "parents": true]),
+                ("filesystem.write", ["path": "sub/.git", "content": "gitdir: ../x", "create_parents": true]),
+                ("filesystem.append", ["path": "new/.git", "content": "gitdir: ../x"]),
+                ("filesystem.move", ["source": "mine/hooks/pre-commit", "destination": "mine/.git"]),
+                ("filesystem.copy", ["source": "mine/hooks/pre-commit", "destination": "mine/.git"]),
+                ("git.init", ["path": ".claude"]), ("git.init", ["path": "a/.git/hooks/x"]),
                 ("filesystem.delete", ["path": ".git/config"]),
                 ("filesystem.delete", ["path": ".git", "recursive": true]),
                 ("filesystem.move", ["source": ".git", "destination": ".old"]),
@@ -67,6 +72,13 @@ import Testing
         "echo evil > deep/er/.claude/settings.json", "rm -r deep/er/.claude", "ln -s /tmp deep/.claude",
         "mv deep/er deep/re && mkdir deep/er && cp -r mine deep/er/.claude", "chmod 4777 deep/er/.claude/settings.json",
         "mv mine .git2 && mkdir -p sub/.git && mv .git2/hooks sub/.git/hooks",
+        "mkdir x; mv .git/HEAD x; mv .git y; ln -s x .git",
+        "mkdir -p x/hooks; echo evil > x/hooks/pre-commit; mkdir sub; ln -s ../x sub/.git",
+        "mkdir sub; echo 'gitdir: ../x' > sub/.git", "rm -rf deep; ln -s nowhere deep", "rm -rf deep; echo x > deep",
+        "d=$(printf 'p\\377'); mkdir -p $d/.claude; echo evil > $d/.claude/x",
+        "mkdir .claude; echo evil > .claude/x; mkdir q; chmod 000 q",
+        "mkdir -p q/.claude; echo evil > q/.claude/x; chmod 000 q",
+        "mkdir .claude; echo evil > .claude/x; exec python3 -c 'import os\nfor _ in range(1100): os.mkdir(\"d\"); os.chdir(\"d\")'",
     ])
     func whatAProcessChangesIsPutBack(_ script: String) async throws {
         try await with { fixture in
@@ -85,6 +97,10 @@ import Testing
             let result = try await fixture.call("process.run", ["command": "sh", "args": ["-c", .string(script)]])
             let after = try state()
             #expect(after == before, "\(result)")
+            // And the next one can run, and finds nothing to put back.
+            let next = try await fixture.call("process.run", ["command": "true"])
+            #expect(next["put_back"]?.array == nil && next["exit_code"] == 0, "\(next)")
+            #expect(try state() == before)
             #expect(result["put_back"]?.array != nil || result["exit_code"] != 0, "\(result)")
         }
     }
@@ -116,10 +132,51 @@ import Testing
                         "mkdir .claude; echo evil > .claude/x; touch made; while [ ! -e go ]; do sleep 0.05; done",
                     ],
                 ])
-            while !FileManager.default.fileExists(atPath: fixture.folder + "/made") { usleep(10_000) }
+            while !FileManager.default.fileExists(atPath: fixture.folder + "/made") {
+                try await Task.sleep(for: .milliseconds(10))
+            }
             let quick = try await fixture.call("process.run", ["command": "touch", "args": ["go"]])
             let first = try await slow
             #expect(!FileManager.default.fileExists(atPath: fixture.folder + "/.claude"), "\(first) \(quick)")
+        }
+    }
+
+    /// What else runs while git makes a repository plants nothing under its name.
+    @Test func onlyGitsOwnSettingsComeWithARepository() async throws {
+        try await with { fixture in
+            async let slow = fixture.call(
+                "process.run",
+                [
+                    "command": "sh",
+                    "args": [
+                        "-c",
+                        "mkdir -p new/.claude new/.git/hooks; echo evil | tee new/.claude/x new/.git/hooks/pre-commit; touch made; while [ ! -e go ]; do sleep 0.02; done",
+                    ],
+                ])
+            while !FileManager.default.fileExists(atPath: fixture.folder + "/made") {
+                try await Task.sleep(for: .milliseconds(10))
+            }
+            _ = try await fixture.call("git.init", ["path": "new"])
+            try write("", to: fixture.folder + "/go")
+            _ = try await slow
+            let left = try Kruxos.execute(
+                "/usr/bin/find", [fixture.folder + "/new", "-name", "pre-commit", "-o", "-name", ".claude"])
+            #expect(left.output.isEmpty, "\(left.output)")
+        }
+    }
+
+    /// A person's own change of the list, while something runs, takes nothing of theirs away.
+    @Test func aListThatChangesMeanwhileCountsAfterwards() async throws {
+        try await with { fixture in
+            try write("precious", to: fixture.folder + "/keep/data")
+            try fixture.context.protectedFiles.begin(ProtectedNames(Self.names))
+            try fixture.context.protectedFiles.begin(ProtectedNames(Self.names + ["keep"]))
+            #expect(fixture.context.protectedFiles.end(at: fixture.context.clock.now()) == [])
+            #expect(fixture.context.protectedFiles.end(at: fixture.context.clock.now()) == [])
+            try fixture.context.protectedFiles.begin(ProtectedNames(Self.names + ["keep"]))
+            try write("changed", to: fixture.folder + "/keep/data")
+            #expect(fixture.context.protectedFiles.end(at: fixture.context.clock.now()).count == 1)
+            #expect(try String(contentsOfFile: fixture.folder + "/keep/data", encoding: .utf8) == "precious")
         }
     }
 }

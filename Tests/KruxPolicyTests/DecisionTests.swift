@@ -227,10 +227,40 @@ import Testing
         let policy = try PolicyFixture(
             active: "agent_overrides: within_system\n" + rule(organisation), agents: ["a": rule(agent)])
         let decision = policy.decide("process.run", ["command": "true"])
-        #expect(policy.compiled.sandbox(decision) == expected)
+        #expect(decision.sandbox == expected)
         // The stored form says the same.
         let again = try CompiledPolicy(form: policy.compiled.form, catalogue: PolicyFixture.catalogue)
-        #expect(again.sandbox(decision) == expected && again.protected.contains(".git/hooks"))
+        #expect(
+            again.decide(policy.facts("process.run", ["command": "true"])).sandbox == expected
+                && again.protected.contains(".git/hooks"))
+    }
+
+    /// Nobody below loosens the box of an organisation that only lets agents tighten; what may not hold loosens nothing;
+    /// and each command of a line is judged by itself.
+    @Test func aBoxIsLoosenedOnlyByWhatSurelyHoldsForAll() throws {
+        let rule =
+            "process.run: { rules: [{ condition: { command: id }, tier: notify, sandbox: full-access }], tier: notify }"
+        let policy = try PolicyFixture(active: "capabilities:\n  \(rule)")
+        func files(_ command: String) -> SandboxSettings.Files {
+            policy.decide("process.run", ["command": .string(command), "shell": true]).sandbox.files
+        }
+        #expect(files("id") == .fullAccess && files("id -u && id") == .fullAccess)
+        for line in ["id; head /etc/shadow", "$(echo head) /etc/shadow", "id | $X", "whoami", "X=1 id; ls"] {
+            #expect(files(line) == .workspaceWrite, "\(line)")
+        }
+        let loosened = "capabilities:\n  process.run: { tier: notify, sandbox: full-access }"
+        for (organisation, expected) in [
+            ("agent_overrides: tighten_only\ndefaults: { tier: notify }", SandboxSettings.Files.workspaceWrite),
+            ("agent_overrides: tighten_only\n" + loosened, .fullAccess),
+            ("agent_overrides: within_system\ndefaults: { tier: notify }", .fullAccess),
+            ("agent_overrides: within_system\noverrides: [{ capability: process.run, tier: notify }]", .workspaceWrite),
+        ] {
+            let policy = try PolicyFixture(active: organisation, agents: ["a": loosened])
+            #expect(policy.decide("process.run", ["command": "id"]).sandbox.files == expected, "\(organisation)")
+        }
+        let required = try PolicyFixture(
+            active: loosened, requirements: "capabilities:\n  process.*: { tier: autonomous, sandbox: read-only }")
+        #expect(required.decide("process.run", ["command": "id"]).sandbox.files == .readOnly)
     }
 
     @Test func bundlesKeepTheirDigestThroughStorage() throws {

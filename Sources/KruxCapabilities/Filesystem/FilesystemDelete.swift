@@ -48,7 +48,9 @@ package struct FilesystemDelete: Capability {
             let (entries, unreadable) = try context.workspace.entries(path)
             if !entries.isEmpty || unreadable > 0 { throw FileFailure.error(ENOTEMPTY, path.absolute) }
         }
-        let id = try Trash(workspace: context.workspace).take(path, at: context.clock.now())
+        let id = try context.protectedFiles.undisturbed { () throws(StructuredError) in
+            try Trash(workspace: context.workspace).take(path, at: context.clock.now())
+        }
         return Output(path: path.absolute, kind: kind, trashID: id)
     }
 

@@ -81,6 +81,12 @@ package struct FilesystemEdit: Capability {
                         : "Give more of what surrounds it, or pass `all`."
                 ], context: ["path": .string(path.absolute), "found": .int(Int64(places.count))])
         }
+        let size = before.count + places.count * (input.replacement.utf8.count - input.expected.utf8.count)
+        guard size <= Self.largest else {
+            throw StructuredError(
+                .tooLarge, "`\(path.absolute)` would have \(size) bytes, more than \(Self.largest)",
+                recovery: ["Write it in parts with filesystem.append."])
+        }
         var after: [UInt8] = []
         after.reserveCapacity(before.count)
         var end = 0

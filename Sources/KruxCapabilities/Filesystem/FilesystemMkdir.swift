@@ -31,7 +31,7 @@ package struct FilesystemMkdir: Capability {
 
     package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
         let path = try context.workspace.place(input.path)
-        try context.workspace.requireChangeable(path, context.protected)
+        try context.workspace.requireChangeable(path, isFolder: true, context.protected)
         if input.parents { return Output(path: path.absolute, created: try context.workspace.makeFolders(path)) }
         let parent = try context.workspace.openParent(path)
         defer { close(parent) }

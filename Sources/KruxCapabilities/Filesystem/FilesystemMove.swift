@@ -44,7 +44,9 @@ package struct FilesystemMove: Capability {
         defer { close(from) }
         let to = try context.workspace.openParent(destination)
         defer { close(to) }
-        let result = krux_renameat2(from, source.name, to, destination.name, input.overwrite ? 0 : 1)
+        let result = try context.protectedFiles.undisturbed { () throws(StructuredError) in
+            krux_renameat2(from, source.name, to, destination.name, input.overwrite ? 0 : 1)
+        }
         switch result {
         case 0: return Output(source: source.absolute, destination: destination.absolute)
         case -ENOENT: throw FileFailure.error(ENOENT, source.absolute)

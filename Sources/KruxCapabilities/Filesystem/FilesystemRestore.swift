@@ -34,11 +34,13 @@ package struct FilesystemRestore: Capability {
         let destination: Workspace.Path
         let origin = try trash.origin(input.trashID)
         destination = try context.workspace.place(input.path ?? origin)
-        try context.workspace.requireChangeable(destination, context.protected)
+        try context.workspace.requireChangeable(destination, isFolder: true, context.protected)
         if context.protected.leads(destination.components), !destination.absolute.utf8Equals(origin) {
             throw Workspace.isProtected(destination)
         }
-        try trash.restore(input.trashID, to: destination)
+        try context.protectedFiles.undisturbed { () throws(StructuredError) in
+            try trash.restore(input.trashID, to: destination)
+        }
         return Output(path: destination.absolute, trashID: input.trashID)
     }
 }

@@ -13,7 +13,7 @@ package struct FilesystemSearchContent: Capability {
                 "path", .path, "Where to search: a folder with all below it, or a file.", default: ".",
                 role: .path(followsLast: true, reach: .below)),
             .optional(
-                "regex", .boolean, "Whether query is a regular expression, of POSIX's extended kind.", default: false),
+                "regex", .boolean, "Whether query is a regular expression.", default: false),
             .optional("ignore_case", .boolean, "Whether upper and lower case are one.", default: false),
             .optional("limit", .integer(1...10_000), "Most matches to return.", default: 1000),
         ],
@@ -25,7 +25,7 @@ package struct FilesystemSearchContent: Capability {
                         .required("path", .text, "The file."), .required("line", .count, "Line, from 1."),
                         .required("text", .string(maxLength: 1 << 16), "The line, at most 1000 characters of it."),
                     ]), maxItems: 10_000), "In order of path and line."),
-            .required("truncated", .boolean, "Whether there are more."),
+            .required("truncated", .boolean, "Whether there may be more: over the limit, or after 20 seconds."),
             .required("skipped", .count, "Files that are no text, larger than 16 MiB, or cannot be read."),
         ],
         errors: [
@@ -67,8 +67,28 @@ package struct FilesystemSearchContent: Capability {
     private static let largest = 16 << 20
     private static let longestLine = 1000
 
+    private static let longestSearch = Duration.seconds(20)
+
     package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
+        // On a thread of its own: it reads and computes for long, which no cooperative thread may.
+        let found: Result<Output, StructuredError> = await withCheckedContinuation { continuation in
+            let thread = Thread {
+                let result: Result<Output, StructuredError>
+                do throws(StructuredError) { result = .success(try search(input, context)) } catch {
+                    result = .failure(error)
+                }
+                continuation.resume(returning: result)
+            }
+            thread.name = "kruxos.search"
+            thread.stackSize = 8 << 20
+            thread.start()
+        }
+        return try found.get()
+    }
+
+    private func search(_ input: Input, _ context: CallContext) throws(StructuredError) -> Output {
         let workspace = context.workspace
+        let deadline = ContinuousClock.now + Self.longestSearch
         let matcher = try LineMatcher(input.query, isExpression: input.isExpression, ignoresCase: input.ignoresCase)
         let path = try workspace.place(input.path)
         guard let status = try workspace.status(path) else { throw FileFailure.error(ENOENT, path.absolute) }
@@ -91,6 +111,10 @@ package struct FilesystemSearchContent: Capability {
             var number: Int64 = 0
             for line in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
                 number += 1
+                if number & 0xFF == 0, ContinuousClock.now > deadline {
+                    output.isTruncated = true
+                    return false
+                }
                 guard matcher.matches(line) else { continue }
                 if output.matches.count >= Int(input.limit) {
                     output.isTruncated = true
@@ -99,7 +123,7 @@ package struct FilesystemSearchContent: Capability {
                 let text = String(decoding: line.prefix(4 * Self.longestLine), as: UTF8.self)
                 output.matches.append((entry.path.absolute, number, String(text.prefix(Self.longestLine))))
             }
-            return !Task.isCancelled
+            return true
         }
         if status.st_mode & S_IFMT == S_IFDIR {
             try workspace.walk(path, depth: Workspace.deepest, search)
@@ -110,44 +134,60 @@ package struct FilesystemSearchContent: Capability {
     }
 }
 
-/// Looks for a text or an expression in lines. POSIX's expressions: they have no construct whose time explodes but
-/// repetition counts, which are refused beyond 255 by the C library itself.
-private final class LineMatcher {
+/// Looks for a text or an expression in lines, in time proportional to the text whatever the expression.
+private struct LineMatcher {
     private let text: [UInt8]?
-    private var expression = regex_t()
-    private let isCompiled: Bool
+    private let pattern: Pattern?
+    private let ignoresCase: Bool
 
     init(_ query: String, isExpression: Bool, ignoresCase: Bool) throws(StructuredError) {
-        guard isExpression || ignoresCase else {
-            text = Array(query.utf8)
-            isCompiled = false
+        self.ignoresCase = ignoresCase
+        guard isExpression else {
+            text = Array((ignoresCase ? query.lowercased() : query).utf8)
+            pattern = nil
             return
         }
         text = nil
-        let special: Set<Character> = ["\\", ".", "[", "]", "(", ")", "*", "+", "?", "{", "}", "|", "^", "$"]
-        let pattern = isExpression ? query : query.map { special.contains($0) ? "\\\($0)" : String($0) }.joined()
-        let code = regcomp(&expression, pattern, REG_EXTENDED | REG_NOSUB | (ignoresCase ? REG_ICASE : 0))
-        isCompiled = code == 0
-        guard code == 0 else {
-            var message = [CChar](repeating: 0, count: 200)
-            regerror(code, &expression, &message, message.count)
+        // A part of the line is looked for, so anything may stand around it unless `^` or `$` says that nothing does.
+        var inner = Substring(ignoresCase ? Self.lowered(query) : query)
+        var (before, after) = (".*", ".*")
+        if inner.first == "^" {
+            inner.removeFirst()
+            before = ""
+        }
+        if inner.last == "$", !inner.dropLast().hasSuffix("\\") {
+            inner.removeLast()
+            after = ""
+        }
+        do throws(Pattern.Malformed) {
+            pattern = try Pattern("\(before)(\(inner))\(after)", .regularExpression)
+        } catch {
             throw StructuredError(
-                .invalidArguments,
-                "`query` is no regular expression: \(String(decoding: message.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))",
+                .invalidArguments, "`query` \(error.message)",
                 recovery: ["Correct it, or leave `regex` out to find it as it stands."])
         }
     }
 
-    deinit { if isCompiled { regfree(&expression) } }
+    /// In lower case, but for the letters of classes such as `\S`.
+    private static func lowered(_ query: String) -> String {
+        var result = ""
+        var isEscaped = false
+        for character in query {
+            result += isEscaped ? String(character) : character.lowercased()
+            isEscaped = character == "\\" && !isEscaped
+        }
+        return result
+    }
 
     func matches(_ line: ArraySlice<UInt8>) -> Bool {
-        if let text {
+        if let text, !ignoresCase {
             return line.withUnsafeBytes { line in
                 text.withUnsafeBytes { krux_memmem(line.baseAddress, line.count, $0.baseAddress, $0.count) != nil }
             }
         }
-        // regexec reads to a NUL; a line holds none.
-        let terminated = line.map { CChar(bitPattern: $0) } + [0]
-        return regexec(&expression, terminated, 0, nil, 0) == 0
+        let decoded = String(decoding: line, as: UTF8.self)
+        let read = ignoresCase ? decoded.lowercased() : decoded
+        if let pattern { return pattern.fits(read) }
+        return read.utf8.firstRange(of: text ?? []) != nil
     }
 }

@@ -26,9 +26,10 @@ package struct GitInit: Capability {
 
     package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
         let tool = try GitTool(input.path, context)
+        try context.workspace.requireChangeable(tool.path, isFolder: true, context.protected)
         if !tool.path.isRoot { try context.workspace.makeFolders(tool.path) }
         // One that is there keeps its settings; no template puts hooks into a new one.
-        let result = try await tool.run(["init", "--quiet", "--template="], reads: false, accepts: true)
+        let result = try await tool.run(["init", "--quiet", "--template="], reads: false, makesRepository: true)
         return Output(path: tool.path.absolute, result: result)
     }
 }

@@ -34,9 +34,10 @@ struct GitTool {
 
     /// - Parameters:
     ///   - reads: nothing but git's own output is wanted.
-    ///   - accepts: what is protected may come about in this folder, because git itself writes it.
+    ///   - makesRepository: git itself writes the settings of a new repository in this folder.
     /// - Throws: `StructuredError` `.conflict` with what git said when it fails.
-    func run(_ arguments: [String], reads: Bool, accepts: Bool = false) async throws(StructuredError) -> Result {
+    func run(_ arguments: [String], reads: Bool, makesRepository: Bool = false) async throws(StructuredError) -> Result
+    {
         let agent = context.agent.text
         var launch = ConfinedProcess.Launch(
             arguments: ["git"] + Self.settings.flatMap { ["-c", $0] } + arguments,
@@ -53,7 +54,7 @@ struct GitTool {
         launch.confinement.settings.hosts = nil
         let output = try await ProcessRun.guarded(
             launch, command: "git " + arguments.joined(separator: " "), isBackground: false,
-            accepts: accepts ? path : nil,
+            repository: makesRepository ? path : nil,
             context)
         guard let result = output.result else {
             throw StructuredError(.internalError, "git went into the background")

@@ -156,9 +156,9 @@ package struct ProcessRun: Capability {
     }
 
     /// Runs a process with what is protected in the workspace as it was afterwards.
-    /// - Parameter accepts: below this, protected places that were not there before may come about.
+    /// - Parameter repository: where git makes a repository, whose usual settings may come about.
     static func guarded(
-        _ launch: ConfinedProcess.Launch, command: String, isBackground: Bool, accepts: Workspace.Path? = nil,
+        _ launch: ConfinedProcess.Launch, command: String, isBackground: Bool, repository: Workspace.Path? = nil,
         _ context: CallContext
     ) async throws(StructuredError) -> Output {
         var launch = launch
@@ -168,7 +168,7 @@ package struct ProcessRun: Capability {
         do {
             entry = try await context.processes.start(launch, command: command, isBackground: isBackground, context)
         } catch {
-            _ = context.protectedFiles.end(context.protected, at: context.clock.now())
+            _ = context.protectedFiles.end(at: context.clock.now())
             if let failed = error as? SandboxError { throw structured(failed) }
             throw error as? StructuredError ?? StructuredError(.internalError, "\(error)")
         }
@@ -179,12 +179,11 @@ package struct ProcessRun: Capability {
             } onCancel: {
                 process.signal(SIGKILL)
             }
-            let changes = context.protectedFiles.end(
-                context.protected, at: context.clock.now(), accepting: accepts)
+            let changes = context.protectedFiles.end(at: context.clock.now(), repository: repository)
             return Output(entry: entry, result: result, changes: changes)
         }
         context.processes.follow(entry) { result in
-            let changes = context.protectedFiles.end(context.protected, at: context.clock.now())
+            let changes = context.protectedFiles.end(at: context.clock.now())
             var report: JSONObject = [
                 "process": .object(entry.json), "duration_ms": .int(result.durationMicroseconds / 1000),
                 "stdout_bytes": .int(Int64(result.standardOutput.total)),

@@ -1,5 +1,3 @@
-import KruxCore
-
 /// A regular expression or glob that a whole text must fit. Both compile to one nondeterministic automaton that is
 /// simulated over all its states at once (Thompson 1968), so matching takes O(text × pattern), whatever the pattern.
 package struct Pattern: Sendable, Equatable {
@@ -30,7 +28,7 @@ package struct Pattern: Sendable, Equatable {
         var next: [UInt64] = []
     }
 
-    static let maxStates = 1024
+    package static let maxStates = 1024
 
     /// - Throws: `Malformed` for what the flavour does not know, and for patterns of over 1,024 states.
     package init(_ text: String, _ flavour: Flavour) throws(Malformed) {
