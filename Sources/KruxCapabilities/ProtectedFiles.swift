@@ -318,7 +318,8 @@ extension Workspace {
         defer { close(descriptor) }
         let wanted = firsts.map { Array($0.utf8CString) }
         return Self.names(in: descriptor).filter { name in
-            String(validatingCString: name) == nil && Self.holds(descriptor, name, wanted, depth: 0)
+            let bytes = name.dropLast().map { UInt8(bitPattern: $0) }
+            return String(validating: bytes, as: UTF8.self) == nil && Self.holds(descriptor, name, wanted, depth: 0)
         }
     }
 
