@@ -145,13 +145,24 @@ package final class ProtectedFiles: Sendable {
                 }
             }
             for entry in entries {
-                try workspace.adopt(entry)
-                try add(entry, names, &look)
+                do throws(StructuredError) {
+                    try workspace.adopt(entry)
+                    try add(entry, names, &look)
+                } catch {
+                    fail(entry.path, error, &look)
+                }
                 if entry.kind == "directory" { scan(entry.path, names, &look) }
             }
         } catch {
-            look.failures.append((folder, error))
+            fail(folder, error, &look)
         }
+    }
+
+    /// What is gone or became something else since it was listed hides nothing: whatever still runs is looked behind at its
+    /// own end.
+    private func fail(_ path: Workspace.Path, _ error: StructuredError, _ look: inout Look) {
+        if error.kind == .notFound || error.kind == .pathChanged { return }
+        look.failures.append((path, error))
     }
 
     private func add(_ entry: Workspace.Entry, _ names: ProtectedNames, _ look: inout Look) throws(StructuredError) {

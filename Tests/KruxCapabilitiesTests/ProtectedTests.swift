@@ -179,4 +179,22 @@ import Testing
             #expect(try String(contentsOfFile: fixture.folder + "/keep/data", encoding: .utf8) == "precious")
         }
     }
+
+    /// Folders that come and go while they are looked at, as a build's do, are neither set aside nor in anybody's way.
+    @Test func whatComesAndGoesIsLeftAlone() async throws {
+        try await with { fixture in
+            let folder = fixture.folder
+            try write("kept", to: folder + "/busy/kept")
+            let worker = Beside {
+                for number in 0..<40 { try write("x", to: "\(folder)/busy/gone/\(number)/deep/er/file") }
+                try FileManager.default.removeItem(atPath: folder + "/busy/gone")
+            }
+            for _ in 0..<60 {
+                let result = try await fixture.call("process.run", ["command": "true"])
+                #expect(result["put_back"]?.array == nil && result["exit_code"] == 0, "\(result)")
+            }
+            #expect(try worker.stop() > 0)
+            #expect(try String(contentsOfFile: folder + "/busy/kept", encoding: .utf8) == "kept")
+        }
+    }
 }
