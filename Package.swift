@@ -77,6 +77,8 @@ let package = Package(
         .target(name: "CSQLite"),
         // The launcher that confines a process, in C because it runs between fork and exec.
         .target(name: "CSandbox"),
+        // Records that getaddrinfo does not give; glibc's resolver.
+        .target(name: "CResolver", linkerSettings: [.linkedLibrary("resolv")]),
         // How wide a character is.
         .target(name: "CTerminal"),
 
@@ -96,7 +98,9 @@ let package = Package(
         room("KruxApprovals", ["KruxCore", "KruxStore", "KruxAudit"]),
         room("KruxSandbox", ["KruxCore", "CSandbox"]),
         // CSandbox for openat2 and renameat2, which glibc does not wrap.
-        room("KruxCapabilities", ["KruxCore", "KruxCrypto", "KruxStore", "KruxSandbox", "CSandbox"]),
+        room(
+            "KruxCapabilities",
+            ["KruxCore", "KruxCrypto", "KruxStore", "KruxSandbox", "CSandbox", "CResolver", httpClient] + nio),
         // The record's parts only for what it sends: checkpoints and witness requests.
         room(
             "KruxOutbound",

@@ -19,6 +19,7 @@ package enum Migrations {
         Migration(
             version: 4, name: "approvals", sql: String(decoding: PackageResources._004_approvals_sql, as: UTF8.self)),
         Migration(version: 5, name: "state", sql: String(decoding: PackageResources._005_state_sql, as: UTF8.self)),
+        Migration(version: 6, name: "vault", sql: String(decoding: PackageResources._006_vault_sql, as: UTF8.self)),
     ]
 
     package static let latest: Int32 = Int32(all.count)

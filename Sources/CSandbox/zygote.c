@@ -226,7 +226,7 @@ static void init_process(struct krux_launch *launch, uid_t uid, gid_t gid, int g
         }
     }
     int listener = -1, signals = -1;
-    if (error == 0 && launch->proxy_fd >= 0) {
+    if (error == 0 && launch->proxy_fd >= 0 && (layers & KRUX_LAYER_NETWORK)) {
         step = KRUX_STEP_NETWORK;
         listener = krux_listen_for_proxy();
         sigset_t children;

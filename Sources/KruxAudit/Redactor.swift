@@ -40,7 +40,10 @@ package struct Redactor: Sendable {
         for range in secrets.occurrences(in: bytes) where !spans.contains(where: { $0.overlaps(range) }) {
             spans.append(range)
         }
-        if spans.isEmpty { return text }
+        return spans.isEmpty ? text : replacing(spans, in: bytes)
+    }
+
+    private func replacing(_ spans: [Range<Int>], in bytes: [UInt8]) -> String {
         var result: [UInt8] = []
         var end = 0
         for span in spans.sorted(by: { $0.lowerBound < $1.lowerBound }) {
@@ -58,6 +61,30 @@ package struct Redactor: Sendable {
         case .string(let text): .string(scrub(text))
         case .array(let elements): .array(elements.map { scrub($0) })
         case .object(let object): .object(JSONObject(object.members.map { (scrub($0.key), scrub($0.value)) }))
+        default: value
+        }
+    }
+
+    /// A reply to an agent without values of the vault, whatever they came from.
+    package func hidingValues(_ object: JSONObject) -> JSONObject {
+        secrets.isEmpty ? object : hiding(.object(object)).object ?? [:]
+    }
+
+    package func hidingValues(_ error: StructuredError) -> StructuredError {
+        secrets.isEmpty ? error : StructuredError(json: hiding(error.json)) ?? error
+    }
+
+    private func hiding(_ value: JSONValue) -> JSONValue {
+        func hiding(_ text: String) -> String {
+            let bytes = Array(text.utf8)
+            let spans = secrets.occurrences(in: bytes, shortest: SecretValues.shortestInReplies)
+            return spans.isEmpty ? text : replacing(spans, in: bytes)
+        }
+        return switch value {
+        case .string(let text): .string(hiding(text))
+        case .array(let elements): .array(elements.map { self.hiding($0) })
+        case .object(let object):
+            .object(JSONObject(object.members.map { (hiding($0.key), self.hiding($0.value)) }))
         default: value
         }
     }
@@ -130,38 +157,71 @@ package struct Redactor: Sendable {
     }
 }
 
-/// Values that must stand in no row: those of the vault, and the gate's own tokens.
+/// Values that must stand in no row and no reply: those of the vault, and the gate's own tokens.
 package final class SecretValues: Sendable {
-    private let values = Mutex<[[UInt8]]>([])
+    /// In each form that programs write them in.
+    private let values = Mutex<[SecretBytes]>([])
     private let ownToken: @Sendable (String) -> Bool
 
     /// Shorter ones would hide ordinary words.
     private static let shortest = 6
 
+    /// In replies a shorter one is not hidden: an agent that has its guesses read back to it would see which is hidden.
+    package static let shortestInReplies = 12
+
     /// - Parameter isOwnToken: asked of each word of 64 hexadecimal digits.
     package init(isOwnToken: @escaping @Sendable (String) -> Bool = { _ in false }) { ownToken = isOwnToken }
 
-    package func set(_ values: [String]) {
-        self.values.withLock { $0 = values.map { Array($0.utf8) }.filter { $0.count >= Self.shortest } }
+    /// - Throws: `StructuredError` `.unavailable` when no memory can be locked for them.
+    package func set(_ values: [SecretBytes]) throws {
+        let forms = try values.filter { $0.count >= Self.shortest }.flatMap { value in
+            try value.withBytes { bytes in
+                let raw = Array(bytes)
+                let base64 = Base64.encode(raw)
+                let url = base64.map { $0 == "+" ? "-" : $0 == "/" ? "_" : $0 }
+                let texts = [
+                    Array(base64.utf8.prefix { $0 != UInt8(ascii: "=") }),
+                    Array(String(url).utf8.prefix { $0 != UInt8(ascii: "=") }), Array(raw.hex.utf8),
+                    Array(raw.hex.uppercased().utf8), Self.percentEncoded(raw),
+                ]
+                return try [value] + Set(texts).subtracting([raw]).map { try SecretBytes($0) }
+            }
+        }
+        // The longest first, so that a part does not leave the rest.
+        self.values.withLock { $0 = forms.sorted { $0.count > $1.count } }
     }
+
+    private static func percentEncoded(_ bytes: [UInt8]) -> [UInt8] {
+        bytes.flatMap { byte -> [UInt8] in
+            let isPlain =
+                (48...57).contains(byte) || (65...90).contains(byte & 0xDF) || "-._~".utf8.contains(byte)
+            return isPlain ? [byte] : Array("%".utf8) + [byte].hex.uppercased().utf8
+        }
+    }
+
+    package var isEmpty: Bool { values.withLock { $0.isEmpty } }
 
     func isOwnToken(_ text: String) -> Bool { ownToken(text) }
 
-    func occurrences(in bytes: [UInt8]) -> [Range<Int>] {
-        let values = values.withLock { $0 }
+    func occurrences(in bytes: [UInt8], shortest: Int = 0) -> [Range<Int>] {
+        let values = values.withLock { $0 }.filter { $0.count >= shortest }
         if values.isEmpty { return [] }
+        // One pass over the text: most of its bytes begin no value.
+        var beginnings: [[SecretBytes]] = Array(repeating: [], count: 256)
+        for value in values { beginnings[Int(value.withBytes { $0[0] })].append(value) }
         var found: [Range<Int>] = []
-        for value in values where value.count <= bytes.count {
-            var index = 0
-            while index + value.count <= bytes.count {
-                if bytes[index..<index + value.count].elementsEqual(value) {
-                    let range = index..<index + value.count
-                    if !found.contains(where: { $0.overlaps(range) }) { found.append(range) }
-                    index += value.count
-                } else {
-                    index += 1
-                }
+        var index = 0
+        while index < bytes.count {
+            let value = beginnings[Int(bytes[index])].first { value in
+                index + value.count <= bytes.count
+                    && value.withBytes { bytes[index..<index + value.count].elementsEqual($0) }
             }
+            guard let value else {
+                index += 1
+                continue
+            }
+            found.append(index..<index + value.count)
+            index += value.count
         }
         return found
     }

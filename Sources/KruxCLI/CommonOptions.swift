@@ -43,7 +43,7 @@ enum KruxExit {
     static func code(_ error: StructuredError) -> ExitCode {
         if error.isPending { return pending }
         return switch error.kind {
-        case .blocked, .rateLimited, .outsideWorkspace, .approvalRejected, .approvalRefused: denied
+        case .blocked, .rateLimited, .outsideWorkspace, .addressRefused, .approvalRejected, .approvalRefused: denied
         case .unavailable, .unauthenticated, .overloaded, .storageFull: unavailable
         default: failed
         }

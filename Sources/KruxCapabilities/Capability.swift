@@ -1,5 +1,5 @@
 package import KruxCore
-import KruxCrypto
+package import KruxCrypto
 package import KruxSandbox
 
 /// One capability: its declaration and how it is done. One file each.
@@ -18,6 +18,11 @@ package protocol Capability: Sendable {
 
     /// What a person is shown before they approve it.
     func preview(_ input: Input, _ context: CallContext) throws(StructuredError) -> Preview
+}
+
+/// A capability whose arguments are completed from files of the workspace before it is decided.
+package protocol ResolvingCapability: Capability {
+    static func resolve(_ arguments: JSONObject, _ workspace: Workspace) throws(StructuredError) -> JSONObject
 }
 
 extension Capability {
@@ -95,14 +100,43 @@ package struct CallContext: Sendable {
     package let processEnded: @Sendable (JSONObject) async -> Void
     /// Hides secrets in a text that people are shown.
     package let scrub: @Sendable (String) -> String
+    /// What rules say of the same call with some arguments changed, such as where a redirect leads.
+    package let redecide: @Sendable (JSONObject) throws(StructuredError) -> Redecision
+    /// A secret of the vault for one use, sent to an address or not; `.blocked` beyond its scope.
+    package let secret: @Sendable (String, WebAddress?) throws(StructuredError) -> SecretBytes
+    package var nested: NestedCalls
+    /// Records a step of the call before it is taken.
+    package var report: @Sendable (JSONObject) async throws -> Void = { _ in }
+
+    /// A decision on a step of a call.
+    package struct Redecision: Sendable {
+        package let tier: Tier
+        package let sandbox: SandboxSettings
+        package let reason: String?
+
+        package init(tier: Tier, sandbox: SandboxSettings, reason: String?) {
+            self.tier = tier
+            self.sandbox = sandbox
+            self.reason = reason
+        }
+    }
 
     package init(
         agent: AgentName, workspace: Workspace, clock: WallClock, host: HostServices,
         confinement: Confinement = Confinement(), protected: ProtectedNames = ProtectedNames([]),
         protectedFiles: ProtectedFiles? = nil, processes: ProcessTable,
         processEnded: @escaping @Sendable (JSONObject) async -> Void = { _ in },
-        scrub: @escaping @Sendable (String) -> String = { $0 }
+        scrub: @escaping @Sendable (String) -> String = { $0 },
+        redecide: @escaping @Sendable (JSONObject) throws(StructuredError) -> Redecision = { _ in
+            Redecision(tier: .blocked, sandbox: SandboxSettings(), reason: nil)
+        },
+        secret: @escaping @Sendable (String, WebAddress?) throws(StructuredError) -> SecretBytes = {
+            name, _ throws(StructuredError) in throw StructuredError(.vaultLocked, "there is no vault here")
+        }, nested: NestedCalls = .none
     ) {
+        self.secret = secret
+        self.nested = nested
+        self.redecide = redecide
         self.confinement = confinement
         self.protected = protected
         self.processes = processes
@@ -120,6 +154,8 @@ package struct CallContext: Sendable {
 package struct AnyCapability: Sendable {
     package let declaration: CapabilityDeclaration
     package let work: CapabilityWork
+    /// Fills in what the workspace says, before the call is decided.
+    package var resolve: (@Sendable (JSONObject, Workspace) throws(StructuredError) -> JSONObject)?
     package let binding: @Sendable (JSONObject, CallContext) throws(StructuredError) -> JSONObject
     package let preview: @Sendable (JSONObject, CallContext) throws(StructuredError) -> Preview
 
@@ -138,6 +174,11 @@ package struct AnyCapability: Sendable {
 }
 
 extension AnyCapability {
+    package init<C: ResolvingCapability>(resolving capability: C) {
+        self.init(capability)
+        resolve = { (arguments, workspace) throws(StructuredError) in try C.resolve(arguments, workspace) }
+    }
+
     /// One that touches the product's own state alone: nothing outside of it could change before it runs.
     init(_ declaration: CapabilityDeclaration, _ work: CapabilityWork) {
         self.declaration = declaration
@@ -170,7 +211,11 @@ package enum Capabilities {
         AnyCapability(ProcessList()), AnyCapability(ProcessMonitor()), AnyCapability(ProcessLogs()),
         AnyCapability(ProcessKill()), AnyCapability(GitInit()), AnyCapability(GitStatus()), AnyCapability(GitDiff()),
         AnyCapability(GitLog()), AnyCapability(GitBranch()), AnyCapability(GitCheckout()), AnyCapability(GitCommit()),
-        AnyCapability(SystemTime()), AnyCapability(SystemInfo()), AnyCapability(SystemHealth()),
+        AnyCapability(GitClone()), AnyCapability(resolving: GitPull()), AnyCapability(resolving: GitPush()),
+        AnyCapability(NetworkHTTPRequest()), AnyCapability(NetworkDownload()), AnyCapability(NetworkDNSLookup()),
+        AnyCapability(NetworkPortCheck()), AnyCapability(NetworkCredentialedRequest()), AnyCapability(SecretsList()),
+        AnyCapability(SecretsUse()), AnyCapability(changing: SecretsRotateRequest()), AnyCapability(SystemTime()),
+        AnyCapability(SystemInfo()), AnyCapability(SystemHealth()),
         AnyCapability(looking: StateSharedWatch()), AnyCapability(changing: CommsSend()),
         AnyCapability(changing: CommsBroadcast()), AnyCapability(changing: CommsSubscribe()),
         AnyCapability(changing: CommsReceive()), AnyCapability(changing: AlertsSend()),
@@ -182,8 +227,7 @@ package enum Capabilities {
 
     /// Declared and decidable, but answered with `CapabilityUnavailable`.
     static let declaredOnly: [CapabilityDeclaration] =
-        DeclaredNetwork.all + DeclaredGit.all + DeclaredScheduler.all
-        + DeclaredSecrets.all + DeclaredEmail.all
+        DeclaredScheduler.all + DeclaredSecrets.all + DeclaredEmail.all
 
     package static let catalogue = Catalogue(implemented.map(\.declaration) + declaredOnly)
 

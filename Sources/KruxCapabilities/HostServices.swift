@@ -63,18 +63,37 @@ package struct HostServices: Sendable {
         }
     }
 
+    /// A secret that the agent may use, without its value.
+    package struct SecretProfile: Sendable {
+        package let name: String
+        package let capabilities: [String], hosts: [String]
+        package let version: Int64
+        package let changedAt: Timestamp
+
+        package init(name: String, capabilities: [String], hosts: [String], version: Int64, changedAt: Timestamp) {
+            self.name = name
+            self.capabilities = capabilities
+            self.hosts = hosts
+            self.version = version
+            self.changedAt = changedAt
+        }
+    }
+
     package let version: String
     package let agent: @Sendable () throws(StructuredError) -> AgentProfile
     package let session: @Sendable () -> SessionProfile
     package let policy: @Sendable () -> PolicyProfile
     package let offers: @Sendable () -> [Offer]
     package let health: @Sendable () -> Health
+    package let secrets: @Sendable () throws(StructuredError) -> [SecretProfile]
 
     package init(
         version: String, agent: @escaping @Sendable () throws(StructuredError) -> AgentProfile,
         session: @escaping @Sendable () -> SessionProfile, policy: @escaping @Sendable () -> PolicyProfile,
-        offers: @escaping @Sendable () -> [Offer], health: @escaping @Sendable () -> Health
+        offers: @escaping @Sendable () -> [Offer], health: @escaping @Sendable () -> Health,
+        secrets: @escaping @Sendable () throws(StructuredError) -> [SecretProfile] = { [] }
     ) {
+        self.secrets = secrets
         self.version = version
         self.agent = agent
         self.session = session

@@ -90,9 +90,15 @@ package final class ProcessTable: Sendable {
         let files = try OutputFiles(folder, agent, id)
         var launch = launch
         launch.sink = { stream, bytes in files.write(stream, bytes) }
-        let process = try await ConfinedProcess.start(launch)
+        let startedAt = context.clock.now()
+        if isBackground { try OutputFiles.mark(folder, agent, id, command, startedAt) }
+        let process: ConfinedProcess
+        do { process = try await ConfinedProcess.start(launch) } catch {
+            OutputFiles.unmark(folder, agent, id)
+            throw error
+        }
         let entry = Entry(
-            id: id, agent: agent, command: command, startedAt: context.clock.now(), isBackground: isBackground,
+            id: id, agent: agent, command: command, startedAt: startedAt, isBackground: isBackground,
             process: process)
         let old = state.withLock { state -> [String] in
             state.entries[id] = entry
@@ -114,9 +120,33 @@ package final class ProcessTable: Sendable {
 
     /// Goes on with what follows when a background process has ended.
     func follow(_ entry: Entry, _ work: @escaping @Sendable (ConfinedProcess.Result) async -> Void) {
-        let task = Task { await work(await entry.process.ended()) }
+        let task = Task { [folder] in
+            await work(await entry.process.ended())
+            OutputFiles.unmark(folder, entry.agent, entry.id)
+        }
         // Also of one that has ended by now: what follows is waited for.
         state.withLock { $0.tasks[entry.id] = task }
+    }
+
+    /// Background processes whose end an earlier gateway did not see: it ended before them, and they with it.
+    /// - Returns: by agent, `{process_id, command, state, started_at}`.
+    package func lost() -> [(agent: String, process: JSONObject)] {
+        let agents = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+        return agents.sorted().flatMap { agent in
+            let names = (try? FileManager.default.contentsOfDirectory(atPath: "\(folder)/\(agent)")) ?? []
+            return names.sorted().filter { $0.hasSuffix(".running") }.map { name in
+                let data = FileManager.default.contents(atPath: "\(folder)/\(agent)/\(name)") ?? Data()
+                var process: JSONObject = (try? JSONParser.parse([UInt8](data)))?.object ?? [:]
+                process["process_id"] = .string(String(name.dropLast(".running".count)))
+                process["state"] = "lost"
+                return (agent, process)
+            }
+        }
+    }
+
+    /// Once the end of a lost process is in the record.
+    package func forget(_ agent: String, _ process: JSONObject) {
+        OutputFiles.unmark(folder, agent, process["process_id"]?.string ?? "")
     }
 
     /// Ends every process, and returns when what follows from that has been done.
@@ -251,6 +281,21 @@ private final class OutputFiles: Sendable {
         guard let bytes = try? Workspace.readAll(descriptor, count: count, at: offset, place) else { return nil }
         return (bytes, Int64(status.st_size))
     }
+
+    /// Beside the output while a background process runs, for whoever comes after a crash.
+    static func mark(_ folder: String, _ agent: String, _ id: String, _ command: String, _ startedAt: Timestamp)
+        throws(StructuredError)
+    {
+        let json: JSONValue = [
+            "process_id": .string(id), "command": .string(command), "started_at": .string(startedAt.rfc3339),
+        ]
+        let path = "\(folder)/\(agent)/\(id).running"
+        guard FileManager.default.createFile(atPath: path, contents: Data(json.canonicalBytes())) else {
+            throw FileFailure.error(errno, path)
+        }
+    }
+
+    static func unmark(_ folder: String, _ agent: String, _ id: String) { unlink("\(folder)/\(agent)/\(id).running") }
 
     static func remove(_ folder: String, _ agent: String, _ id: String) {
         for stream in ConfinedProcess.Stream.allCases { unlink(path(folder, agent, id, stream)) }

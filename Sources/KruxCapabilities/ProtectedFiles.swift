@@ -10,7 +10,7 @@ import Synchronization
 /// put back as it was, the change itself in the trash.
 package final class ProtectedFiles: Sendable {
     /// Something in a protected place.
-    private struct Item: Equatable {
+    struct Item: Equatable {
         enum Kind: Equatable {
             case folder
             case link(String)
@@ -35,6 +35,8 @@ package final class ProtectedFiles: Sendable {
 
     private struct Held {
         var count = 0
+        /// Whether several processes ran at once since there were none.
+        var isShared = false
         /// By which the baseline was taken; a list that changes meanwhile counts once nothing runs any more.
         var names = ProtectedNames([])
         /// Kept when an end could not be looked at: then nothing new is believed.
@@ -43,8 +45,13 @@ package final class ProtectedFiles: Sendable {
 
     private let workspace: Workspace
     private let held = Mutex(Held())
+    private let ledger: ProtectedLedger?
 
-    package init(workspace: Workspace) { self.workspace = workspace }
+    /// - Parameter ledger: `protected` in the gate's home, where what is held outlives a crash; nil for nowhere.
+    package init(workspace: Workspace, ledger: String? = nil) {
+        self.workspace = workspace
+        self.ledger = ledger.map { ProtectedLedger(folder: $0, agent: workspace.root.pathComponents.last ?? "") }
+    }
 
     private static let mostBytes = 64 << 20
 
@@ -53,6 +60,7 @@ package final class ProtectedFiles: Sendable {
     package func begin(_ names: ProtectedNames) throws(StructuredError) {
         let failure: StructuredError? = held.withLock { held in
             if held.count == 0, held.baseline == nil {
+                if let ledger, ledger.isLeft { return ledger.unreadable }
                 let look = look(names)
                 if let failed = look.failures.first { return failed.error }
                 if let nameless = look.nameless.first {
@@ -64,7 +72,11 @@ package final class ProtectedFiles: Sendable {
                 held.baseline = look.places
                 held.names = names
             }
+            if held.count == 0, let baseline = held.baseline {
+                do throws(StructuredError) { try ledger?.begin(held.names, baseline) } catch { return error }
+            }
             held.count += 1
+            held.isShared = held.isShared || held.count > 1
             return nil
         }
         if let failure { throw failure }
@@ -73,9 +85,11 @@ package final class ProtectedFiles: Sendable {
     /// After it has ended.
     /// - Parameter repository: where git has just made a repository, whose own settings stay if they are git's usual ones.
     /// - Returns: what had been changed, in words: one line for each place.
-    package func end(at time: Timestamp, repository: Workspace.Path? = nil) -> [String] {
+    package func end(at time: Timestamp, repository: FreshRepository? = nil) -> [String] {
         held.withLock { held in
             held.count -= 1
+            // What may be another process's is not taken for git's.
+            let repository = held.isShared ? nil : repository
             var told: [String] = []
             var look = look(held.names)
             // What hides from the look goes aside, and is looked behind.
@@ -94,7 +108,9 @@ package final class ProtectedFiles: Sendable {
                 let before = baseline[place] ?? []
                 let after = look.places[place] ?? []
                 if before == after { continue }
-                if before.isEmpty, let repository, isFreshSettings(after, of: repository) {
+                if before.isEmpty, let repository,
+                    isFreshSettings(after, of: repository) || repository.isCheckedOut(place)
+                {
                     baseline[place] = after
                     continue
                 }
@@ -103,8 +119,28 @@ package final class ProtectedFiles: Sendable {
             // Nothing that could not be seen is taken for what was there.
             let isSeen = look.failures.isEmpty && look.nameless.isEmpty
             held.baseline = held.count == 0 && isSeen ? nil : baseline
+            if held.count == 0 { held.isShared = false }
+            if held.baseline == nil { ledger?.end() }
             return told
         }
+    }
+
+    /// Agents whose processes' end nobody saw.
+    package static func left(in ledger: String) -> [String] {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: ledger)) ?? []
+        return names.filter { $0.hasSuffix(".running") }.map { String($0.dropLast(".running".count)) }.sorted()
+    }
+
+    /// After a crash of the gate while processes ran: puts back what they changed.
+    /// - Returns: what had been changed; nil where none ran.
+    package func recover(at time: Timestamp) throws(StructuredError) -> [String]? {
+        guard let (names, baseline) = try ledger?.left(workspace) else { return nil }
+        held.withLock { held in
+            held.names = names
+            held.baseline = baseline
+            held.count += 1
+        }
+        return end(at: time)
     }
 
     /// Keeps what moves whole folders from running while the workspace is looked at.
@@ -197,16 +233,12 @@ package final class ProtectedFiles: Sendable {
     }
 
     /// Whether these are the settings that git gives every new repository, and nothing else.
-    private func isFreshSettings(_ items: [Item], of repository: Workspace.Path) -> Bool {
-        let expected = Workspace.Path(workspace.root, repository.components + [".git", "config"])
+    private func isFreshSettings(_ items: [Item], of repository: FreshRepository) -> Bool {
+        let expected = Workspace.Path(workspace.root, repository.path.components + [".git", "config"])
         guard items.count == 1, let item = items.first, item.path == expected, case .file(_, let bytes?) = item.kind
         else { return false }
-        let usual: Set<String> = [
-            "[core]", "repositoryformatversion = 0", "filemode = true", "filemode = false", "bare = false",
-            "logallrefupdates = true", "",
-        ]
         return String(decoding: bytes, as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false)
-            .allSatisfy { usual.contains($0.trimmingCharacters(in: .whitespaces)) }
+            .allSatisfy { repository.isUsual($0.trimmingCharacters(in: .whitespaces)) }
     }
 
     // MARK: Putting back
@@ -376,5 +408,46 @@ extension Workspace {
         let descriptor = isFolder ? try open(path, O_RDONLY | O_DIRECTORY) : try openFile(path, O_RDONLY).0
         defer { close(descriptor) }
         if fchmod(descriptor, mode) != 0 { throw FileFailure.error(errno, path.absolute) }
+    }
+}
+
+/// A repository that git has just made, and what its settings may say.
+package struct FreshRepository: Sendable {
+    let path: Workspace.Path
+    /// Where it was cloned from.
+    let origin: String?
+
+    private static let usual: Set<String> = [
+        "[core]", "repositoryformatversion = 0", "filemode = true", "filemode = false", "bare = false",
+        "logallrefupdates = true", "",
+    ]
+
+    /// Whether a place can only have come with the commits of a remote that policy let be cloned: CI configuration, say.
+    func isCheckedOut(_ place: String) -> Bool {
+        let inside = path.absolute + "/"
+        return origin != nil && place.hasPrefix(inside) && !place.hasPrefix(inside + ".git/")
+            && !place.utf8Equals(inside + ".git")
+    }
+
+    /// Whether git writes such a line into every new repository, or into every clone of `origin`.
+    func isUsual(_ line: String) -> Bool {
+        if Self.usual.contains(line) { return true }
+        guard let origin else { return false }
+        if ["[remote \"origin\"]", "url = \(origin)", "remote = origin"].contains(line) { return true }
+        if line == "fetch = +refs/heads/*:refs/remotes/origin/*" { return true }
+        if let names = line.wholeMatch(of: /fetch = \+refs\/(heads|tags)\/(\S+):refs\/(remotes\/origin|tags)\/(\S+)/)?
+            .output
+        {
+            return names.2 == names.4 && Self.isBranch(names.2)
+        }
+        if let name = line.wholeMatch(of: /\[branch "(\S+)"\]/)?.output.1 { return Self.isBranch(name) }
+        if let name = line.wholeMatch(of: /merge = refs\/heads\/(\S+)/)?.output.1 { return Self.isBranch(name) }
+        return false
+    }
+
+    private static func isBranch(_ name: Substring) -> Bool {
+        name.utf8.allSatisfy { byte in
+            (48...57).contains(byte) || (65...90).contains(byte & 0xDF) || "-._/".utf8.contains(byte) || byte >= 0x80
+        }
     }
 }

@@ -16,6 +16,8 @@ package struct CapabilityDeclaration: Sendable {
     package let errors: [DeclaredError]
     /// A program runs on its behalf, confined as rules say with `sandbox:`.
     package let startsProcess: Bool
+    /// The gate itself connects somewhere on its behalf: to public addresses, and those that `sandbox:` adds.
+    package let connects: Bool
 
     package struct DeclaredError: Sendable, Equatable {
         package let kind: StructuredError.Kind
@@ -32,7 +34,7 @@ package struct CapabilityDeclaration: Sendable {
     package init(
         _ name: String, _ summary: String, whenToUse: String, effect: EffectClass, sideEffects: [String] = [],
         tier: Tier, input: ObjectSchema, output: ObjectSchema, errors: [DeclaredError] = [],
-        startsProcess: Bool = false
+        startsProcess: Bool = false, connects: Bool = false
     ) {
         // INVARIANT: names are literals in the catalogue and a test reads every one of them.
         guard let parsed = CapabilityName(name) else { preconditionFailure("`\(name)` is no capability name") }
@@ -46,6 +48,7 @@ package struct CapabilityDeclaration: Sendable {
         self.output = output
         self.errors = errors
         self.startsProcess = startsProcess
+        self.connects = connects
     }
 }
 

@@ -15,36 +15,46 @@ package struct SandboxSettings: Sendable, Equatable {
     }
 
     package var files: Files
-    /// Hosts that may be reached through the gate's proxy, `example.com` or `*.example.com`, each with `:port` or for the
-    /// ports of HTTP; nil for no network.
-    package var hosts: [String]?
+    /// Hosts that may be reached through the gate's proxy; nil for no network.
+    package var hosts: [HostPattern]?
+    /// Addresses that may be reached though they are not public.
+    package var addresses: [AddressRange]
     /// A layer that the machine lacks does not keep the process from running.
     package var isBestEffort: Bool
 
-    package init(files: Files = .workspaceWrite, hosts: [String]? = nil, isBestEffort: Bool = false) {
+    package init(
+        files: Files = .workspaceWrite, hosts: [HostPattern]? = nil, addresses: [AddressRange] = [],
+        isBestEffort: Bool = false
+    ) {
         self.files = files
         self.hosts = hosts
+        self.addresses = addresses
         self.isBestEffort = isBestEffort
     }
 
     /// Both boxes at once: what either forbids is forbidden.
     package func tightened(by other: SandboxSettings) -> SandboxSettings {
-        let both: [String]?
+        let both: [HostPattern]?
         if let hosts, let their = other.hosts {
-            both = hosts.filter(their.contains)
+            both =
+                hosts.filter { own in their.contains { $0.covers(own) } }
+                + their.filter { other in hosts.contains { $0 != other && $0.covers(other) } }
         } else {
             // One that reaches the whole network leaves the other's list as it is.
             both = files == .fullAccess ? other.hosts : other.files == .fullAccess ? hosts : nil
         }
         return SandboxSettings(
             files: min(files, other.files), hosts: both.flatMap { $0.isEmpty ? nil : $0 },
+            addresses: addresses.filter { own in other.addresses.contains { $0.contains(own) } }
+                + other.addresses.filter { their in addresses.contains { $0 != their && $0.contains(their) } },
             isBestEffort: isBestEffort && other.isBestEffort)
     }
 
-    /// `{files, hosts?, best_effort?}`.
+    /// `{files, hosts?, addresses?, best_effort?}`.
     package var json: JSONObject {
         var json: JSONObject = ["files": .string(files.rawValue)]
-        if let hosts { json["hosts"] = .strings(hosts) }
+        if let hosts { json["hosts"] = .strings(hosts.map(\.text)) }
+        if !addresses.isEmpty { json["addresses"] = .strings(addresses.map(\.text)) }
         if isBestEffort { json["best_effort"] = true }
         return json
     }
@@ -52,7 +62,9 @@ package struct SandboxSettings: Sendable, Equatable {
     package init(json: JSONObject) {
         self.init(
             files: json["files"]?.string.flatMap(Files.init(rawValue:)) ?? .readOnly,
-            hosts: json["hosts"]?.array?.compactMap(\.string), isBestEffort: json["best_effort"]?.bool ?? false)
+            hosts: json["hosts"]?.array?.compactMap(\.string).compactMap { HostPattern($0) },
+            addresses: json["addresses"]?.array?.compactMap(\.string).compactMap { AddressRange($0) } ?? [],
+            isBestEffort: json["best_effort"]?.bool ?? false)
     }
 
     /// In words, for people.
@@ -64,5 +76,7 @@ package struct SandboxSettings: Sendable, Equatable {
         }
     }
 
-    private var network: String { hosts.map { ", reaching \($0.joined(separator: ", "))" } ?? " and without network" }
+    private var network: String {
+        hosts.map { ", reaching \($0.map(\.text).joined(separator: ", "))" } ?? " and without network"
+    }
 }

@@ -35,7 +35,7 @@ struct CallRecord: Sendable {
     /// How a failure before anything ran is recorded: what policy or confinement refused is `denied`.
     func outcome(_ error: StructuredError) -> AuditOutcome {
         switch error.kind {
-        case .blocked, .rateLimited, .outsideWorkspace: .denied
+        case .blocked, .rateLimited, .outsideWorkspace, .addressRefused: .denied
         default: .failed
         }
     }

@@ -84,7 +84,7 @@ extension Engine {
         _ capability: AnyCapability, _ prepared: Prepared, _ decision: Decision, _ policy: ActivePolicy,
         _ caller: Caller
     ) throws -> Question {
-        let context = try context(caller, decision)
+        let context = try context(caller, prepared, decision)
         let binding = try capability.binding(prepared.arguments, context)
         var shown: JSONObject
         do throws(StructuredError) {
@@ -270,7 +270,7 @@ extension Engine {
             let policy = policy
             let decision = policy.compiled.decide(prepared.facts)
             record.decision = (decision, policy)
-            context = try self.context(caller, decision)
+            context = try self.context(caller, prepared, decision)
             if decision.tier == .blocked { throw blocked(decision, policy.compiled, prepared) }
             capability = try implementation(prepared)
             let (found, callContext) = (capability, context)

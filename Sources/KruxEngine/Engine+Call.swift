@@ -138,6 +138,9 @@ extension Engine {
             let path = try workspace(caller.agent.name).canonicalise(text, followsLast: followsLast)
             arguments[property.name] = .string(path.absolute)
         }
+        if let resolve = Capabilities.implementation(at: index)?.resolve {
+            arguments = try resolve(arguments, try workspace(caller.agent.name))
+        }
         let now = clock.now()
         var facts = CallFacts(
             agent: caller.agent.name.text, capability: index, declaration: declaration, arguments: arguments, time: now)
@@ -264,7 +267,7 @@ extension Engine {
     private func run(
         _ capability: AnyCapability, _ prepared: Prepared, _ decision: Decision, _ caller: Caller, _ record: CallRecord
     ) async throws -> CallReply {
-        let context = try context(caller, decision)
+        let context = try context(caller, prepared, decision)
         if case .change(let change) = capability.work {
             return try await self.change(change, prepared, decision, context, record)
         }
@@ -318,6 +321,9 @@ extension Engine {
                 return await recordEnd(.failure(Self.structured(error)), record, intent: intent, also: also)
             }
         }
+        var context = context
+        context.nested = nested(record.caller, approval: record.approval)
+        context.report = { [self] detail in try await report(detail, record, intent: intent) }
         let result: Result<JSONObject, StructuredError>
         do throws(StructuredError) { result = .success(try await perform(capability, arguments, context)) } catch {
             result = .failure(error)
@@ -443,7 +449,7 @@ extension Engine {
     }
 
     /// - Parameter decision: says which box a process of the call is put into.
-    func context(_ caller: Caller, _ decision: Decision) throws(StructuredError) -> CallContext {
+    func context(_ caller: Caller, _ prepared: Prepared, _ decision: Decision) throws(StructuredError) -> CallContext {
         let compiled = policy.compiled
         return CallContext(
             agent: caller.agent.name, workspace: try workspace(caller.agent.name), clock: clock,
@@ -464,11 +470,25 @@ extension Engine {
                         name: compiled.active.name, digest: policy.digest.hex,
                         description: compiled.active.description)
                 },
-                offers: { [self] in offers(to: caller) }, health: { [self] in health }),
+                offers: { [self] in offers(to: caller) }, health: { [self] in health },
+                secrets: { [self] () throws(StructuredError) in try secrets(of: caller.agent.name) }),
             confinement: Confinement(settings: decision.sandbox, home: home.root),
             protected: ProtectedNames(compiled.protected), protectedFiles: try protectedFiles(caller.agent.name),
             processes: processes, processEnded: { [self] in await processEnded($0, caller) },
-            scrub: { [redactor] in redactor.scrub($0) })
+            scrub: { [redactor] in redactor.scrub($0) },
+            redecide: { [self] changes throws(StructuredError) in
+                let arguments = prepared.arguments.adding(changes.members.map { ($0.key, $0.value) })
+                let again = try prepare(
+                    CallRequest(capability: prepared.declaration.name.text, arguments: arguments), caller)
+                let compiled = policy.compiled
+                let decision = compiled.decide(again.facts)
+                return CallContext.Redecision(
+                    tier: decision.tier, sandbox: decision.sandbox, reason: decision.json(compiled)["reason"]?.string)
+            },
+            secret: { [self] name, address throws(StructuredError) in
+                try secret(
+                    name, for: caller.agent.name, capability: prepared.declaration.name.text, to: address)
+            }, nested: nested(caller, approval: nil))
     }
 
     /// What an agent may call in some way, by name.

@@ -34,7 +34,7 @@ extension Engine {
         { [self] tx in
             let result: Result<JSONObject, StructuredError>
             do {
-                result = .success(try tx.attempt { try change.apply(arguments, context, tx) })
+                result = .success(redactor.hidingValues(try tx.attempt { try change.apply(arguments, context, tx) }))
             } catch let error as StructuredError {
                 result = .failure(error)
             }
@@ -52,24 +52,30 @@ extension Engine {
         async throws(StructuredError) -> JSONObject
     {
         do {
-            switch capability.work {
-            case .run(let run): return try await run(arguments, context)
-            case .look(let look, let patience):
-                var seen: JSONObject?
-                try await waitForState(of: context.agent, seconds: try patience(arguments)) { [store] in
-                    seen = try store.read { try look(arguments, context, $0, false) }
-                    return seen != nil
-                }
-                if let seen { return seen }
-                guard let last = try store.read({ try look(arguments, context, $0, true) }) else {
-                    throw StructuredError(.internalError, "a look came to nothing")
-                }
-                return last
-            case .change:
-                throw StructuredError(.internalError, "a change of state was to be done outside of a transaction")
-            }
+            return redactor.hidingValues(try await performed(capability, arguments, context))
         } catch {
-            throw Self.structured(error)
+            throw redactor.hidingValues(Self.structured(error))
+        }
+    }
+
+    private func performed(_ capability: AnyCapability, _ arguments: JSONObject, _ context: CallContext) async throws
+        -> JSONObject
+    {
+        switch capability.work {
+        case .run(let run): return try await run(arguments, context)
+        case .look(let look, let patience):
+            var seen: JSONObject?
+            try await waitForState(of: context.agent, seconds: try patience(arguments)) { [store] in
+                seen = try store.read { try look(arguments, context, $0, false) }
+                return seen != nil
+            }
+            if let seen { return seen }
+            guard let last = try store.read({ try look(arguments, context, $0, true) }) else {
+                throw StructuredError(.internalError, "a look came to nothing")
+            }
+            return last
+        case .change:
+            throw StructuredError(.internalError, "a change of state was to be done outside of a transaction")
         }
     }
 

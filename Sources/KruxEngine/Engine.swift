@@ -41,6 +41,8 @@ package final class Engine: Sendable {
     let log: Logger
     let audit: AuditLog
     let redactor: Redactor
+    let secretValues: SecretValues
+    let vault = Vault()
     let agents = AgentDirectory()
     let sessions = SessionTable()
     let waiters = ApprovalWaiters()
@@ -130,9 +132,8 @@ package final class Engine: Sendable {
             isNew = audit.lastSeq == 0
             try audit.begin(store.writer, now: now)
             let agents = agents
-            redactor = Redactor(
-                key: try KeyFiles(home: home.root).digestKey(),
-                secrets: SecretValues(isOwnToken: { agents.authenticate($0) != nil }))
+            secretValues = SecretValues(isOwnToken: { agents.authenticate($0) != nil })
+            redactor = Redactor(key: try KeyFiles(home: home.root).digestKey(), secrets: secretValues)
             try folder.create(templates: BuiltInPolicies.templates, suites: BuiltInPolicies.suites)
             let loaded = try PolicyLoader(folder: folder, store: store, audit: audit).load(now: now)
             active = Mutex(loaded.policy)
@@ -151,6 +152,7 @@ package final class Engine: Sendable {
             let windows = windows
             try store.writer.writeAndWait { try windows.storeAnchor($0) }
             try Recovery(store: store, audit: audit).run(now: now)
+            try recoverProcesses(now: now)
         } catch {
             try? store.close()
             throw error
@@ -203,7 +205,7 @@ package final class Engine: Sendable {
         let workspace = try workspace(agent)
         return guarded.withLock { guarded in
             if let known = guarded[agent.text] { return known }
-            let made = ProtectedFiles(workspace: workspace)
+            let made = ProtectedFiles(workspace: workspace, ledger: home.protected)
             guarded[agent.text] = made
             return made
         }

@@ -41,6 +41,8 @@ package struct Home: Sendable {
 
     package var database: String { root + "/kruxos.db" }
     package var socket: String { root + "/kruxos.sock" }
+    /// What is protected in workspaces while processes run there.
+    var protected: String { root + "/protected" }
     package var log: String { root + "/gateway.log" }
 
     /// Makes what is missing, 0700.

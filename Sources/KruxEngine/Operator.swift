@@ -37,6 +37,13 @@ extension Engine {
         case anchorAdd = "anchor.add"
         case anchorRemove = "anchor.remove"
         case anchorSend = "anchor.send"
+        case vaultInit = "vault.init"
+        case vaultUnlock = "vault.unlock"
+        case vaultLock = "vault.lock"
+        case vaultPassphrase = "vault.passphrase"
+        case vaultAdd = "vault.add"
+        case vaultRotate = "vault.rotate"
+        case vaultRevoke = "vault.revoke"
         case call = "call"
         case status = "status"
     }
@@ -80,6 +87,8 @@ extension Engine {
         case .sessionChange: return try changeSession(input, by: principal)
         case .policyReload: return try setActivePolicy(nil, by: principal)
         case .notificationsRead: return try readNotifications(through: try input.int("through"))
+        case .vaultInit, .vaultUnlock, .vaultLock, .vaultPassphrase, .vaultAdd, .vaultRotate, .vaultRevoke:
+            return try operateVault(command, input, by: principal)
         case .call:
             let caller = try caller(agentNamed: try input.text("agent"), via: "operator")
             let (request, wait) = try CallRequest.decode(parameters, also: ["agent"])

@@ -40,7 +40,7 @@ extension StructuredError.Kind {
         switch self {
         case .invalidRequest, .invalidArguments, .wrongType: .badRequest
         case .unauthenticated: .unauthorized
-        case .blocked, .approvalRejected, .outsideWorkspace: .forbidden
+        case .blocked, .approvalRejected, .outsideWorkspace, .addressRefused: .forbidden
         case .unknownCapability, .notFound: .notFound
         case .approvalPending: .accepted
         case .alreadyExists, .conflict, .pathChanged, .approvalRefused, .approvalCancelled, .approvalExpired: .conflict
@@ -48,7 +48,7 @@ extension StructuredError.Kind {
         case .timedOut: .gatewayTimeout
         case .storageFull: HTTPResponse.Status(code: 507, reasonPhrase: "Insufficient Storage")
         case .capabilityUnavailable: .notImplemented
-        case .confinementUnavailable, .unavailable: .serviceUnavailable
+        case .confinementUnavailable, .unavailable, .vaultLocked: .serviceUnavailable
         case .overloaded, .rateLimited: .tooManyRequests
         case .ioFailure, .outcomeUnknown, .internalError: .internalServerError
         }

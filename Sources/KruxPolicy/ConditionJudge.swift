@@ -1,4 +1,4 @@
-import KruxCore
+package import KruxCore
 
 /// Kleene's strong three-valued truth.
 package enum Truth: UInt8, Sendable {
@@ -332,4 +332,15 @@ func pathIsUnder(_ path: UnsafeBufferPointer<UInt8>, _ directory: [UInt8]) -> Bo
         if path[index] != directory[index] { return false }
     }
     return true
+}
+
+extension WebAddress {
+    /// Whether this URL is at `prefix` or below it, by whole segments.
+    package func isUnder(_ prefix: WebAddress) -> Bool {
+        guard scheme.utf8Equals(prefix.scheme), host.utf8Equals(prefix.host), port == prefix.port else { return false }
+        var stem = Substring(prefix.path)
+        while stem.utf8.last == UInt8(ascii: "/") { stem.removeLast() }
+        var own = path
+        return own.withUTF8 { pathIsUnder($0, Array(stem.utf8)) }
+    }
 }

@@ -298,11 +298,15 @@ package struct PolicyCompiler {
                 PolicyDiagnostic(rule.location, "`\(rule.pattern.text)` covers no capability", hint: hint))
             return
         }
-        if rule.sandbox != nil, !covered.contains(where: { catalogue.declarations[$0].startsProcess }) {
-            errors.append(
-                PolicyDiagnostic(
-                    rule.location, "`sandbox` says how a process is confined, and `\(rule.pattern.text)` starts none",
-                    hint: "remove `sandbox`"))
+        if let sandbox = rule.sandbox, !covered.contains(where: { catalogue.declarations[$0].startsProcess }) {
+            let connects = covered.contains { catalogue.declarations[$0].connects }
+            if !connects || sandbox != SandboxSettings(addresses: sandbox.addresses) {
+                errors.append(
+                    PolicyDiagnostic(
+                        rule.location,
+                        "`sandbox` says how a process is confined, and `\(rule.pattern.text)` starts none",
+                        hint: connects ? "only `addresses` has a meaning here" : "remove `sandbox`"))
+            }
         }
         for (test, condition) in rule.conditions.flatMap(\.tests) {
             // Whether a capability has a path does not hang on which.

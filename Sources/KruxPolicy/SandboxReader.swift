@@ -2,7 +2,7 @@ import KruxCore
 
 /// Reads `sandbox:` and `protected:`.
 extension NodeReader {
-    /// `workspace-write`, or `{files: read-only, require: best_effort}`.
+    /// `workspace-write`, or `{files: read-only, hosts: [example.com], addresses: [10.0.0.0/8], require: best_effort}`.
     mutating func sandbox(_ node: YAMLNode) -> SandboxSettings? {
         guard case .mapping = node.content else { return files(node).map { SandboxSettings(files: $0) } }
         guard let pairs = pairs(node, "`sandbox`") else { return nil }
@@ -16,8 +16,26 @@ extension NodeReader {
                     choice(value, "value of `require`", ["all", "best_effort"]) {
                         ["all": false, "best_effort": true][$0]
                     } ?? false
-            default: unknown(keyNode, key, known: ["files", "require"], future: ["hosts"])
+            case "hosts":
+                settings.hosts = texts(value, "hosts")?.compactMap { text, node in
+                    if let host = HostPattern(text) { return host }
+                    fail(
+                        node, "`\(text)` is no host",
+                        hint: "a name such as `example.com`, `*.example.com` or `example.com:8080`, without a scheme")
+                    return nil
+                }
+            case "addresses":
+                settings.addresses =
+                    texts(value, "addresses")?.compactMap { text, node in
+                        if let range = AddressRange(text) { return range }
+                        fail(node, "`\(text)` is no range of addresses", hint: "such as `10.0.0.0/8` or `127.0.0.1`")
+                        return nil
+                    } ?? []
+            default: unknown(keyNode, key, known: ["files", "hosts", "addresses", "require"])
             }
+        }
+        if settings.hosts != nil, settings.files == .fullAccess {
+            fail(node, "`full-access` reaches every host", hint: "remove `hosts`, or choose `workspace-write`")
         }
         return settings
     }

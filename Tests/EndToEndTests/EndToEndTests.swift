@@ -37,6 +37,14 @@ import Testing
         }
     }
 
+    /// What the gate connects to on an agent's behalf, and what a process reaches through its proxy, against real servers
+    /// in a network of its own: redirects, names that change their address, metadata services, and what they answer.
+    @Test(.enabled(if: geteuid() == 0)) func theNetworkIsReachedAsRulesSay() async throws {
+        try await withTemporaryFolder { folder in
+            print(try Peer.run("network.py", [Kruxos.path, folder]))
+        }
+    }
+
     @Test func hostileInputGetsAStructuredErrorAndALiveServer() async throws {
         try await RealGateway.with(policies: Self.policy) { gateway, token in
             try Peer.run("hostile_input.py", [gateway.agentsURL, token])

@@ -24,7 +24,7 @@ import Testing
     private func json(_ result: Kruxos.Result) throws -> JSONValue { try JSONParser.parse(result.output) }
 
     /// A database as each released version left it: upgraded after a backup, verified, and gone on with.
-    @Test(arguments: [1, 2, 3, 4]) func aReleasedDatabaseIsBroughtUpToDate(_ schema: Int) async throws {
+    @Test(arguments: [1, 2, 3, 4, 5]) func aReleasedDatabaseIsBroughtUpToDate(_ schema: Int) async throws {
         try await withTemporaryFolder { folder in
             let home = folder + "/home"
             try FileManager.default.createDirectory(atPath: home, withIntermediateDirectories: true)
@@ -35,7 +35,7 @@ import Testing
             let before = try kruxos.run("audit", "verify", "--db", home + "/kruxos.db")
             #expect(before.output.contains("275 rows verified") && before.code == 0, "\(before.output)\(before.errors)")
             let token = try json(kruxos.run("agent", "rotate", "coder", "--json"))["token"]?.string ?? ""
-            let backup = "\(home)/backups/before-schema-5.db"
+            let backup = "\(home)/backups/before-schema-6.db"
             #expect(try kruxos.run("audit", "verify", "--db", backup).output.contains("275 rows verified"))
             // The workspace is no part of the database.
             try KruxTestSupport.write("f3", to: home + "/workspaces/coder/f3")

@@ -480,7 +480,7 @@ import Testing
     @Test func tokensAreHiddenWhereverTheyStand() throws {
         let own = String(repeating: "ab", count: 32)
         let secrets = SecretValues(isOwnToken: { $0 == own })
-        secrets.set(["correct horse battery"])
+        try secrets.set([try SecretBytes(Array("correct horse battery".utf8))])
         let redactor = Redactor(key: sha256([1]), secrets: secrets)
         let hidden = [
             "AKIAIOSFODNN7EXAMPLE", "ghp_abcdefghijklmnopqrstuvwxyz0123456789",

@@ -170,7 +170,7 @@ import Testing
         "https://api.example.com/%61dmin", "https://api.example.com/adm%69n/x", "https://api.example.com/pub//../admin",
         "https://api.example.com/admin;x=1", "https://api.example.com/a%2fb", "https://api.example.com/%2e%2e/x",
         "https://api.example.com/%", "https://api.example.com/%zz", "https://0x7f.1/", "https://2130706433/",
-        "https://127.1/", "https://0177.0.0.1/", "https://[::ffff:1.2.3.4]/", "https://exa mple.com/",
+        "https://127.1/", "https://0177.0.0.1/", "https://[::1%25eth0]/", "https://[1.2.3.4]/", "https://exa mple.com/",
         "https://ex\u{e4}mple.com/",
         "https://a..b/", "https:///x", "//x/y", "javascript:x", "https://a:99999/", "https://a@b@c/", "https://a\tb/",
         "",

@@ -37,8 +37,8 @@ import Testing
             "active.yaml:2:41: `readonly` is no sandbox; did you mean `read-only`?"
         ),
         (
-            "capabilities:\n  process.run: { tier: notify, sandbox: { hosts: [a.example] } }",
-            "active.yaml:2:43: `hosts` is not supported by this version of KruxOS"
+            "capabilities:\n  process.run: { tier: notify, sandbox: { hosts: [https://a.example] } }",
+            "active.yaml:2:51: `https://a.example` is no host"
         ),
         (
             "capabilities:\n  process.run: { tier: notify, sandbox: { require: most } }",

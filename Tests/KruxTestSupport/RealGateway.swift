@@ -152,3 +152,32 @@ package enum Peer {
         return result.output
     }
 }
+
+/// A peer that serves until it is stopped, and has said one line by then.
+package final class PeerProcess: @unchecked Sendable {
+    // @unchecked: used by one test, which starts and stops it.
+    private let process = Process()
+    package let firstLine: String
+
+    package init(_ name: String, _ arguments: [String], file: String = #filePath) throws {
+        let folder = (file as NSString).deletingLastPathComponent + "/peers/"
+        process.executableURL = URL(fileURLWithPath: Peer.python)
+        process.arguments = [folder + name] + arguments
+        let output = Pipe()
+        process.standardOutput = output
+        try process.run()
+        var line = ""
+        while !line.hasSuffix("\n") {
+            let data = output.fileHandleForReading.availableData
+            if data.isEmpty { throw TestFailure("\(name) ended before it said anything") }
+            line += String(decoding: data, as: UTF8.self)
+        }
+        firstLine = String(line.dropLast())
+    }
+
+    package func stop() {
+        // SIGTERM is blocked where a test's thread starts it.
+        kill(process.processIdentifier, SIGKILL)
+        process.waitUntilExit()
+    }
+}

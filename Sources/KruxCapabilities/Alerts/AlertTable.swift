@@ -27,6 +27,20 @@ enum AlertTable {
             acknowledgedAt: row.optionalInt(4).map(Timestamp.init(microseconds:)))
     }
 
+    static func insert(_ tx: WriteTx, _ message: String, _ severity: String, _ context: CallContext) throws -> Alert {
+        let number = try tx.first("SELECT coalesce(max(number), 0) + 1 FROM alerts") { $0.int(0) } ?? 1
+        let digits = "\(number)"
+        let id = "al_" + String(repeating: "0", count: max(0, 3 - digits.utf8.count)) + digits
+        let now = context.clock.now()
+        try tx.execute(
+            "INSERT INTO alerts (number, id, agent, message, severity, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                .int(number), .text(id), .text(context.agent.text), .text(message), .text(severity),
+                .int(now.microseconds),
+            ])
+        return Alert(id: id, message: message, severity: severity, createdAt: now, acknowledgedAt: nil)
+    }
+
     static let schema: ObjectSchema = [
         .required("alert_id", .text, "The alert."), .required("message", .string(maxLength: 4096), "What it says."),
         .required("severity", .choice(["info", "warning", "critical"]), "How bad."),

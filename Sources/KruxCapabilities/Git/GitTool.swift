@@ -21,6 +21,10 @@ struct GitTool {
         let text: String
         let isTruncated: Bool
         let putBack: [String]
+        /// The end of what it wrote to standard error.
+        let said: String
+        /// What it reached, of a remote.
+        let connections: [JSONValue]
     }
 
     /// Programs that a repository's own settings could name.
@@ -35,12 +39,14 @@ struct GitTool {
     /// - Parameters:
     ///   - reads: nothing but git's own output is wanted.
     ///   - makesRepository: git itself writes the settings of a new repository in this folder.
+    ///   - remote: what it may reach; nothing without one.
     /// - Throws: `StructuredError` `.conflict` with what git said when it fails.
-    func run(_ arguments: [String], reads: Bool, makesRepository: Bool = false) async throws(StructuredError) -> Result
+    func run(_ arguments: [String], reads: Bool, makesRepository: Bool = false, remote: GitRemote? = nil)
+        async throws(StructuredError) -> Result
     {
         let agent = context.agent.text
         var launch = ConfinedProcess.Launch(
-            arguments: ["git"] + Self.settings.flatMap { ["-c", $0] } + arguments,
+            arguments: ["git"] + (Self.settings + (remote?.settings ?? [])).flatMap { ["-c", $0] } + arguments,
             environment: [
                 "PATH": ConfinedProcess.searchPath, "HOME": "/tmp", "LANG": "C.UTF-8", "TMPDIR": "/tmp",
                 "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0",
@@ -52,9 +58,10 @@ struct GitTool {
             confinement: context.confinement)
         if reads { launch.confinement.settings.files = .readOnly }
         launch.confinement.settings.hosts = nil
+        try remote?.prepare(&launch, context)
         let output = try await ProcessRun.guarded(
             launch, command: "git " + arguments.joined(separator: " "), isBackground: false,
-            repository: makesRepository ? path : nil,
+            repository: makesRepository ? FreshRepository(path: path, origin: remote?.url.text) : nil,
             context)
         guard let result = output.result else {
             throw StructuredError(.internalError, "git went into the background")
@@ -75,7 +82,7 @@ struct GitTool {
         let kept = result.standardOutput
         return Result(
             text: String(decoding: kept.kept, as: UTF8.self), isTruncated: kept.total > kept.kept.count,
-            putBack: output.changes)
+            putBack: output.changes, said: said, connections: output.proxy?.connections ?? [])
     }
 }
 

@@ -50,6 +50,7 @@ package struct ProcessRun: Capability {
             .optional(
                 "put_back", .array(.text, maxItems: 100_000),
                 "Protected places that it had changed, and that are as they were."),
+            FilteringProxy.schema,
         ],
         errors: [
             .init(.notFound, when: "there is no such program", recovery: "name one that is installed"),
@@ -107,6 +108,8 @@ package struct ProcessRun: Capability {
         let result: ConfinedProcess.Result?
         /// Protected places that it changed, which are as they were.
         let changes: [String]
+        /// Nil where it had no network.
+        let proxy: FilteringProxy?
 
         package var json: JSONObject {
             guard let result else {
@@ -128,6 +131,7 @@ package struct ProcessRun: Capability {
                 "duration_ms": .int(result.durationMicroseconds / 1000), "layers": .strings(result.layers.names),
             ]
             if !changes.isEmpty { json["put_back"] = .strings(changes) }
+            if let proxy { json["connections"] = .array(proxy.connections) }
             switch result.ending {
             case .exited(let code): json["exit_code"] = .int(Int64(code))
             case .signalled(let signal): json["signal"] = .int(Int64(signal))
@@ -158,11 +162,19 @@ package struct ProcessRun: Capability {
     /// Runs a process with what is protected in the workspace as it was afterwards.
     /// - Parameter repository: where git makes a repository, whose usual settings may come about.
     static func guarded(
-        _ launch: ConfinedProcess.Launch, command: String, isBackground: Bool, repository: Workspace.Path? = nil,
+        _ launch: ConfinedProcess.Launch, command: String, isBackground: Bool, repository: FreshRepository? = nil,
         _ context: CallContext
     ) async throws(StructuredError) -> Output {
         var launch = launch
         launch.confinement.protected = context.protected.atRoot
+        let settings = launch.confinement.settings
+        var proxy: FilteringProxy?
+        if settings.hosts != nil, settings.files != .fullAccess {
+            let made = FilteringProxy(settings)
+            launch.confinement.proxy = { made.take($0) }
+            launch.environment.merge(FilteringProxy.environment) { given, _ in given }
+            proxy = made
+        }
         try context.protectedFiles.begin(context.protected)
         let entry: ProcessTable.Entry
         do {
@@ -179,10 +191,12 @@ package struct ProcessRun: Capability {
             } onCancel: {
                 process.signal(SIGKILL)
             }
+            proxy?.end()
             let changes = context.protectedFiles.end(at: context.clock.now(), repository: repository)
-            return Output(entry: entry, result: result, changes: changes)
+            return Output(entry: entry, result: result, changes: changes, proxy: proxy)
         }
-        context.processes.follow(entry) { result in
+        context.processes.follow(entry) { [proxy] result in
+            proxy?.end()
             let changes = context.protectedFiles.end(at: context.clock.now())
             var report: JSONObject = [
                 "process": .object(entry.json), "duration_ms": .int(result.durationMicroseconds / 1000),
@@ -190,9 +204,10 @@ package struct ProcessRun: Capability {
                 "stderr_bytes": .int(Int64(result.standardError.total)),
             ]
             if !changes.isEmpty { report["put_back"] = .strings(changes) }
+            if let proxy { report["connections"] = .array(proxy.connections) }
             await context.processEnded(report)
         }
-        return Output(entry: entry, result: nil, changes: [])
+        return Output(entry: entry, result: nil, changes: [], proxy: nil)
     }
 
     static func structured(_ error: SandboxError) -> StructuredError {

@@ -1,11 +1,9 @@
-import KruxCore
-
 /// What of a URL rules read, when everybody reads the URL alike: scheme, host, port and path of an absolute URL
 /// (RFC 3986 §3) of plain signs. A URL that two programs could read differently is nil: no backslashes, no blanks, no
 /// encoded slashes or dots, no numbers for hosts but dotted quads, no scripts but ASCII.
 package struct WebAddress: Sendable, Equatable {
     package let scheme: String
-    /// Lower case, without a final dot; an IPv6 address in its brackets.
+    /// Lower case, without a final dot; an IPv6 address as RFC 5952 writes it, in brackets.
     package let host: String
     package let port: Int64
     /// Without dot segments; `/` at least.
@@ -58,12 +56,12 @@ package struct WebAddress: Sendable, Equatable {
     package static func host(_ text: String) -> String? {
         var host = lower(text.utf8)
         if host.utf8.first == UInt8(ascii: "[") {
-            let inner = host.utf8.dropFirst().dropLast()
-            guard host.utf8.last == UInt8(ascii: "]"), inner.contains(UInt8(ascii: ":")),
-                inner.allSatisfy({ "0123456789abcdef:.".utf8.contains($0) })
+            let inner = String(Substring(host.utf8.dropFirst().dropLast()))
+            guard host.utf8.last == UInt8(ascii: "]"), inner.utf8.contains(UInt8(ascii: ":")),
+                let address = NetworkAddress(inner)
             else { return nil }
-            // `::1` has other spellings.
-            return String(Substring(inner)).utf8Equals("::1") ? host : nil
+            // One spelling of many; what stands for an address of IPv4 is that.
+            return address.bytes.count == 4 ? address.text : "[\(address.text)]"
         }
         if host.hasSuffix(".") { host.removeLast() }
         let labels = host.utf8.split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false)
@@ -106,7 +104,7 @@ package struct WebAddress: Sendable, Equatable {
             if bytes[index] == UInt8(ascii: "%") {
                 let digits = bytes[(index + 1)...].prefix(2)
                 guard digits.count == 2, let byte = UInt8(String(decoding: digits, as: UTF8.self), radix: 16),
-                    byte >= 0x21, byte != 0x7F, !"-._~/\\%;?#".utf8.contains(byte), !(48...57).contains(byte),
+                    byte >= 0x20, byte != 0x7F, !"-._~/\\%;?#".utf8.contains(byte), !(48...57).contains(byte),
                     !(65...90).contains(byte & 0xDF) || byte >= 0x80
                 else { return nil }
                 index += 2
@@ -114,15 +112,6 @@ package struct WebAddress: Sendable, Equatable {
             index += 1
         }
         return "/" + segments.joined(separator: "/")
-    }
-
-    /// Whether this URL is at `prefix` or below it, by whole segments.
-    package func isUnder(_ prefix: WebAddress) -> Bool {
-        guard scheme.utf8Equals(prefix.scheme), host.utf8Equals(prefix.host), port == prefix.port else { return false }
-        var stem = Substring(prefix.path)
-        while stem.utf8.last == UInt8(ascii: "/") { stem.removeLast() }
-        var own = path
-        return own.withUTF8 { pathIsUnder($0, Array(stem.utf8)) }
     }
 
     /// `*.example.com` is any host below; anything else is itself.
