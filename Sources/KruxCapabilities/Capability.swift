@@ -214,7 +214,10 @@ package enum Capabilities {
         AnyCapability(GitClone()), AnyCapability(resolving: GitPull()), AnyCapability(resolving: GitPush()),
         AnyCapability(NetworkHTTPRequest()), AnyCapability(NetworkDownload()), AnyCapability(NetworkDNSLookup()),
         AnyCapability(NetworkPortCheck()), AnyCapability(NetworkCredentialedRequest()), AnyCapability(SecretsList()),
-        AnyCapability(SecretsUse()), AnyCapability(changing: SecretsRotateRequest()), AnyCapability(SystemTime()),
+        AnyCapability(SecretsUse()), AnyCapability(changing: SecretsRotateRequest()),
+        AnyCapability(changing: SchedulerCronCreate()),
+        AnyCapability(looking: SchedulerCronList()), AnyCapability(changing: SchedulerCronDelete()),
+        AnyCapability(changing: SchedulerDelay()), AnyCapability(SystemTime()),
         AnyCapability(SystemInfo()), AnyCapability(SystemHealth()),
         AnyCapability(looking: StateSharedWatch()), AnyCapability(changing: CommsSend()),
         AnyCapability(changing: CommsBroadcast()), AnyCapability(changing: CommsSubscribe()),
@@ -227,7 +230,7 @@ package enum Capabilities {
 
     /// Declared and decidable, but answered with `CapabilityUnavailable`.
     static let declaredOnly: [CapabilityDeclaration] =
-        DeclaredScheduler.all + DeclaredSecrets.all + DeclaredEmail.all
+        DeclaredSecrets.all + DeclaredEmail.all
 
     package static let catalogue = Catalogue(implemented.map(\.declaration) + declaredOnly)
 

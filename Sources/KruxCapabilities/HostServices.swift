@@ -86,13 +86,17 @@ package struct HostServices: Sendable {
     package let offers: @Sendable () -> [Offer]
     package let health: @Sendable () -> Health
     package let secrets: @Sendable () throws(StructuredError) -> [SecretProfile]
+    /// By its IANA name; nil for none.
+    package let timeZone: @Sendable (String) -> TimeZoneTable?
 
     package init(
         version: String, agent: @escaping @Sendable () throws(StructuredError) -> AgentProfile,
         session: @escaping @Sendable () -> SessionProfile, policy: @escaping @Sendable () -> PolicyProfile,
         offers: @escaping @Sendable () -> [Offer], health: @escaping @Sendable () -> Health,
-        secrets: @escaping @Sendable () throws(StructuredError) -> [SecretProfile] = { [] }
+        secrets: @escaping @Sendable () throws(StructuredError) -> [SecretProfile] = { [] },
+        timeZone: @escaping @Sendable (String) -> TimeZoneTable? = { _ in nil }
     ) {
+        self.timeZone = timeZone
         self.secrets = secrets
         self.version = version
         self.agent = agent

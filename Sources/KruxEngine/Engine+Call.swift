@@ -471,7 +471,8 @@ extension Engine {
                         description: compiled.active.description)
                 },
                 offers: { [self] in offers(to: caller) }, health: { [self] in health },
-                secrets: { [self] () throws(StructuredError) in try secrets(of: caller.agent.name) }),
+                secrets: { [self] () throws(StructuredError) in try secrets(of: caller.agent.name) },
+                timeZone: { TimeZones.table($0) }),
             confinement: Confinement(settings: decision.sandbox, home: home.root),
             protected: ProtectedNames(compiled.protected), protectedFiles: try protectedFiles(caller.agent.name),
             processes: processes, processEnded: { [self] in await processEnded($0, caller) },

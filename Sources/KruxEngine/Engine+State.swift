@@ -21,6 +21,7 @@ extension Engine {
             record, isFirst: true, isTold: decision.tier == .notify, notice: try change.notice(arguments),
             applying(change, arguments, context, record, intent: nil))
         stateChanged()
+        if decidedCapability(record).hasPrefix("scheduler.") { schedulesDue.changed() }
         switch result {
         case .success(let data): return .succeeded(data, tier: decision.tier, seq: seq)
         case .failure(let error): return .failed(error)
@@ -101,6 +102,8 @@ extension Engine {
 
     /// What no request is called.
     private static let stateWaiters = "state"
+
+    private func decidedCapability(_ record: CallRecord) -> String { record.prepared?.declaration.name.text ?? "" }
 
     func stateChanged() {
         stateVersion.withLock { $0 += 1 }

@@ -49,6 +49,9 @@ package final class Engine: Sendable {
     let grants = GrantBook()
     let due = DueSignal()
     let deliveriesDue = DueSignal()
+    let schedulesDue = DueSignal()
+    /// Schedules whose call is under way.
+    let running = Mutex<Set<String>>([])
     let folder: PolicyFolder
     let windows: RateWindows
     let startedAt: Timestamp
@@ -167,6 +170,7 @@ package final class Engine: Sendable {
         waiters.drain()
         due.changed()
         deliveriesDue.changed()
+        schedulesDue.changed()
     }
 
     /// Ends the processes that run in the background, and records that.

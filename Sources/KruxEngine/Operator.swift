@@ -44,6 +44,7 @@ extension Engine {
         case vaultAdd = "vault.add"
         case vaultRotate = "vault.rotate"
         case vaultRevoke = "vault.revoke"
+        case scheduleEnd = "schedule.end"
         case call = "call"
         case status = "status"
     }
@@ -89,6 +90,7 @@ extension Engine {
         case .notificationsRead: return try readNotifications(through: try input.int("through"))
         case .vaultInit, .vaultUnlock, .vaultLock, .vaultPassphrase, .vaultAdd, .vaultRotate, .vaultRevoke:
             return try operateVault(command, input, by: principal)
+        case .scheduleEnd: return try endSchedule(input, by: principal)
         case .call:
             let caller = try caller(agentNamed: try input.text("agent"), via: "operator")
             let (request, wait) = try CallRequest.decode(parameters, also: ["agent"])

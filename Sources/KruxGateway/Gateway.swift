@@ -53,6 +53,7 @@ package struct Gateway: Sendable {
                 gracefulShutdownSignals: [.sigterm, .sigint], logger: log))
         background.start { [engine] in await engine.watchTheTime() }
         background.start { [engine] in await engine.tellPeople() }
+        background.start { [engine] in await engine.runSchedules() }
         for id in try engine.approvedRequests() { background.start { [engine] in await engine.runApproved(id) } }
         do {
             try await group.run()

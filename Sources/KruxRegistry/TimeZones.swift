@@ -1,4 +1,5 @@
 import Foundation
+package import KruxCore
 package import KruxPolicy
 
 /// The machine's time zones as tables that a policy carries with it.

@@ -31,5 +31,5 @@ import Testing
         }
     }
 
-    @Test func whatIsDoneIsCounted() { #expect(Capabilities.implemented.count == 72) }
+    @Test func whatIsDoneIsCounted() { #expect(Capabilities.implemented.count == 76) }
 }

@@ -57,7 +57,7 @@ struct Reach: Sendable {
         let code = getaddrinfo(host.contains(".") ? host + "." : host, nil, &hints, &list)
         guard code == 0 else {
             let why = String(cString: gai_strerror(code))
-            if code == EAI_NONAME || code == EAI_NODATA {
+            if code == EAI_NONAME || code == noData {
                 return .failure(
                     StructuredError(
                         .notFound, "there is no host `\(host)`: \(why)", recovery: ["Check the name."],
@@ -77,7 +77,7 @@ struct Reach: Sendable {
         return .success(found)
     }
 
-    private static let EAI_NODATA: Int32 = -5
+    private static let noData: Int32 = -5
 
     private static func address(_ pointer: UnsafeMutablePointer<sockaddr>) -> NetworkAddress? {
         let raw = UnsafeRawPointer(pointer)

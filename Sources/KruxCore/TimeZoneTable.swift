@@ -1,5 +1,3 @@
-package import KruxCore
-
 /// A time zone as a policy carries it: its offsets from UTC as a table, so that a decision about "nine o'clock in
 /// Berlin" is the same on every machine and in every year to come, whatever their own tables say.
 package struct TimeZoneTable: Sendable, Equatable {
@@ -69,7 +67,7 @@ package struct TimeZoneTable: Sendable, Equatable {
 }
 
 extension Timestamp {
-    var flooredSeconds: Int64 {
+    package var flooredSeconds: Int64 {
         let rest = (microseconds % 1_000_000 + 1_000_000) % 1_000_000
         return (microseconds - rest) / 1_000_000
     }
