@@ -66,6 +66,8 @@ let package = Package(
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
         // The HTTP client of everything the gateway sends of its own accord.
         .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+        // TLS to mail servers; the HTTP client brings it along.
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
         // Signals and an orderly stop.
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
@@ -100,7 +102,10 @@ let package = Package(
         // CSandbox for openat2 and renameat2, which glibc does not wrap.
         room(
             "KruxCapabilities",
-            ["KruxCore", "KruxCrypto", "KruxStore", "KruxSandbox", "CSandbox", "CResolver", httpClient] + nio),
+            [
+                "KruxCore", "KruxCrypto", "KruxStore", "KruxSandbox", "CSandbox", "CResolver", httpClient,
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ] + nio),
         // The record's parts only for what it sends: checkpoints and witness requests.
         room(
             "KruxOutbound",

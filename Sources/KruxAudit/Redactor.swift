@@ -15,7 +15,7 @@ package struct Redactor: Sendable {
 
     /// Whether a name holds a secret-like word, in either case of ASCII. Bytes, because the standard library's
     /// substring search costs more than signing the row does.
-    static func isSecretLike(_ name: String) -> Bool {
+    package static func isSecretLike(_ name: String) -> Bool {
         let bytes = name.utf8.prefix(longestName).map { (65...90).contains($0) ? $0 | 0x20 : $0 == 45 ? 95 : $0 }
         return secretWords.contains { word in
             bytes.count >= word.count
@@ -40,10 +40,10 @@ package struct Redactor: Sendable {
         for range in secrets.occurrences(in: bytes) where !spans.contains(where: { $0.overlaps(range) }) {
             spans.append(range)
         }
-        return spans.isEmpty ? text : replacing(spans, in: bytes)
+        return spans.isEmpty ? text : String(decoding: replacing(spans, in: bytes), as: UTF8.self)
     }
 
-    private func replacing(_ spans: [Range<Int>], in bytes: [UInt8]) -> String {
+    private func replacing(_ spans: [Range<Int>], in bytes: [UInt8]) -> [UInt8] {
         var result: [UInt8] = []
         var end = 0
         for span in spans.sorted(by: { $0.lowerBound < $1.lowerBound }) {
@@ -51,8 +51,7 @@ package struct Redactor: Sendable {
             result += Array("[redacted:\(digest(Array(bytes[span])).prefix(16))]".utf8)
             end = span.upperBound
         }
-        result += bytes[end...]
-        return String(decoding: result, as: UTF8.self)
+        return result + bytes[end...]
     }
 
     /// Every text of a value scrubbed, members' names too.
@@ -74,11 +73,16 @@ package struct Redactor: Sendable {
         secrets.isEmpty ? error : StructuredError(json: hiding(error.json)) ?? error
     }
 
+    package func hidingValues(_ bytes: [UInt8]) -> [UInt8] {
+        let spans = secrets.occurrences(in: bytes, inReply: true)
+        return spans.isEmpty ? bytes : replacing(spans, in: bytes)
+    }
+
     private func hiding(_ value: JSONValue) -> JSONValue {
         func hiding(_ text: String) -> String {
             let bytes = Array(text.utf8)
-            let spans = secrets.occurrences(in: bytes, shortest: SecretValues.shortestInReplies)
-            return spans.isEmpty ? text : replacing(spans, in: bytes)
+            let spans = secrets.occurrences(in: bytes, inReply: true)
+            return spans.isEmpty ? text : String(decoding: replacing(spans, in: bytes), as: UTF8.self)
         }
         return switch value {
         case .string(let text): .string(hiding(text))
@@ -160,7 +164,14 @@ package struct Redactor: Sendable {
 /// Values that must stand in no row and no reply: those of the vault, and the gate's own tokens.
 package final class SecretValues: Sendable {
     /// In each form that programs write them in.
-    private let values = Mutex<[SecretBytes]>([])
+    private let values = Mutex<[Form]>([])
+
+    private struct Form: Sendable {
+        let bytes: SecretBytes
+        /// What it is a form of is too short to be hidden in replies.
+        let isShort: Bool
+        var count: Int { bytes.count }
+    }
     private let ownToken: @Sendable (String) -> Bool
 
     /// Shorter ones would hide ordinary words.
@@ -184,7 +195,9 @@ package final class SecretValues: Sendable {
                     Array(String(url).utf8.prefix { $0 != UInt8(ascii: "=") }), Array(raw.hex.utf8),
                     Array(raw.hex.uppercased().utf8), Self.percentEncoded(raw),
                 ]
-                return try [value] + Set(texts).subtracting([raw]).map { try SecretBytes($0) }
+                return try ([value] + Set(texts).subtracting([raw]).map { try SecretBytes($0) }).map {
+                    Form(bytes: $0, isShort: raw.count < Self.shortestInReplies)
+                }
             }
         }
         // The longest first, so that a part does not leave the rest.
@@ -203,8 +216,8 @@ package final class SecretValues: Sendable {
 
     func isOwnToken(_ text: String) -> Bool { ownToken(text) }
 
-    func occurrences(in bytes: [UInt8], shortest: Int = 0) -> [Range<Int>] {
-        let values = values.withLock { $0 }.filter { $0.count >= shortest }
+    func occurrences(in bytes: [UInt8], inReply: Bool = false) -> [Range<Int>] {
+        let values = values.withLock { $0 }.filter { !(inReply && $0.isShort) }.map(\.bytes)
         if values.isEmpty { return [] }
         // One pass over the text: most of its bytes begin no value.
         var beginnings: [[SecretBytes]] = Array(repeating: [], count: 256)

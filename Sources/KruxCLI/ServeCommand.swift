@@ -14,6 +14,15 @@ struct ServeCommand: AsyncParsableCommand {
     @OptionGroup var common: CommonOptions
     @OptionGroup var listen: ListenOptions
 
+    /// Connections, processes' pipes and proxies each take some; the usual limit of 1,024 is for programs that use select(2).
+    private static func raiseDescriptors() {
+        var limit = rlimit()
+        let kind = __rlimit_resource(RLIMIT_NOFILE.rawValue)
+        guard getrlimit(kind, &limit) == 0 else { return }
+        limit.rlim_cur = max(limit.rlim_cur, min(limit.rlim_max, 65_536))
+        setrlimit(kind, &limit)
+    }
+
     mutating func run() async throws {
         let log = OperatorClient.log
         let home = try common.resolveHome()
@@ -23,6 +32,7 @@ struct ServeCommand: AsyncParsableCommand {
                 .unavailable, "a gateway runs for this home already, agents on \(status["agents_url"]?.string ?? "-")",
                 recovery: ["Stop it first, or give another home with --home."])
         }
+        Self.raiseDescriptors()
         let engine = try Engine(home: home, log: log)
         engine.watchPolicies()
         let anchors = Task { await engine.runAnchors() }

@@ -105,6 +105,10 @@ package struct CallContext: Sendable {
     /// A secret of the vault for one use, sent to an address or not; `.blocked` beyond its scope.
     package let secret: @Sendable (String, WebAddress?) throws(StructuredError) -> SecretBytes
     package var nested: NestedCalls
+    /// Where a secret that stands in the arguments may be sent; nil where none does.
+    package var carried: [HostPattern]?
+    /// Bytes without values of the vault.
+    package let hiding: @Sendable ([UInt8]) -> [UInt8]
     /// Records a step of the call before it is taken.
     package var report: @Sendable (JSONObject) async throws -> Void = { _ in }
 
@@ -132,8 +136,9 @@ package struct CallContext: Sendable {
         },
         secret: @escaping @Sendable (String, WebAddress?) throws(StructuredError) -> SecretBytes = {
             name, _ throws(StructuredError) in throw StructuredError(.vaultLocked, "there is no vault here")
-        }, nested: NestedCalls = .none
+        }, nested: NestedCalls = .none, hiding: @escaping @Sendable ([UInt8]) -> [UInt8] = { $0 }
     ) {
+        self.hiding = hiding
         self.secret = secret
         self.nested = nested
         self.redecide = redecide
@@ -215,7 +220,9 @@ package enum Capabilities {
         AnyCapability(NetworkHTTPRequest()), AnyCapability(NetworkDownload()), AnyCapability(NetworkDNSLookup()),
         AnyCapability(NetworkPortCheck()), AnyCapability(NetworkCredentialedRequest()), AnyCapability(SecretsList()),
         AnyCapability(SecretsUse()), AnyCapability(changing: SecretsRotateRequest()),
-        AnyCapability(changing: SchedulerCronCreate()),
+        AnyCapability(EmailList()), AnyCapability(EmailSearch()), AnyCapability(EmailRead()),
+        AnyCapability(EmailDraft()),
+        AnyCapability(EmailSend()), AnyCapability(EmailDelete()), AnyCapability(changing: SchedulerCronCreate()),
         AnyCapability(looking: SchedulerCronList()), AnyCapability(changing: SchedulerCronDelete()),
         AnyCapability(changing: SchedulerDelay()), AnyCapability(SystemTime()),
         AnyCapability(SystemInfo()), AnyCapability(SystemHealth()),
@@ -230,7 +237,7 @@ package enum Capabilities {
 
     /// Declared and decidable, but answered with `CapabilityUnavailable`.
     static let declaredOnly: [CapabilityDeclaration] =
-        DeclaredSecrets.all + DeclaredEmail.all
+        DeclaredSecrets.all
 
     package static let catalogue = Catalogue(implemented.map(\.declaration) + declaredOnly)
 

@@ -88,14 +88,26 @@ package struct HostServices: Sendable {
     package let secrets: @Sendable () throws(StructuredError) -> [SecretProfile]
     /// By its IANA name; nil for none.
     package let timeZone: @Sendable (String) -> TimeZoneTable?
+    /// Keeps mail of an account for so many seconds before it is sent.
+    package let holdMail: @Sendable (String, OutgoingMail, Int64) async throws(StructuredError) -> HeldMail
+    /// Takes held mail back.
+    package let cancelMail: @Sendable (String) async throws(StructuredError) -> Void
 
     package init(
         version: String, agent: @escaping @Sendable () throws(StructuredError) -> AgentProfile,
         session: @escaping @Sendable () -> SessionProfile, policy: @escaping @Sendable () -> PolicyProfile,
         offers: @escaping @Sendable () -> [Offer], health: @escaping @Sendable () -> Health,
         secrets: @escaping @Sendable () throws(StructuredError) -> [SecretProfile] = { [] },
-        timeZone: @escaping @Sendable (String) -> TimeZoneTable? = { _ in nil }
+        timeZone: @escaping @Sendable (String) -> TimeZoneTable? = { _ in nil },
+        holdMail: @escaping @Sendable (String, OutgoingMail, Int64) async throws(StructuredError) -> HeldMail = {
+            _, _, _ throws(StructuredError) in throw StructuredError(.unavailable, "no mail is held here")
+        },
+        cancelMail: @escaping @Sendable (String) async throws(StructuredError) -> Void = {
+            id throws(StructuredError) in throw MessageID.unknown(id)
+        }
     ) {
+        self.holdMail = holdMail
+        self.cancelMail = cancelMail
         self.timeZone = timeZone
         self.secrets = secrets
         self.version = version

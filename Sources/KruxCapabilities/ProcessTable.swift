@@ -47,6 +47,8 @@ package final class ProcessTable: Sendable {
         var isStopped = false
         /// Of each agent, those that are being started.
         var starting: [String: Int] = [:]
+        /// Agents of whom one process runs that no other may run beside.
+        var alone: Set<String> = []
     }
 
     private let folder: String
@@ -70,10 +72,12 @@ package final class ProcessTable: Sendable {
 
     // MARK: Start and end
 
-    /// Starts a process whose output is kept.
+    /// Starts a process whose output is kept, unless it gets a secret.
+    /// - Parameter isExclusive: no other process of the agent runs beside it.
     /// - Throws: `SandboxError`, or `StructuredError` when too many run.
     func start(
-        _ launch: ConfinedProcess.Launch, command: String, isBackground: Bool, _ context: CallContext
+        _ launch: ConfinedProcess.Launch, command: String, isBackground: Bool, isExclusive: Bool = false,
+        _ context: CallContext
     ) async throws -> Entry {
         let agent = context.agent.text
         let id = "pr_" + randomBytes(6).hex
@@ -84,12 +88,26 @@ package final class ProcessTable: Sendable {
                     .overloaded, "\(running) processes of yours run already", recovery: ["End one with process.kill."],
                     retryable: true, retryAfter: 5, context: ["most": .int(Int64(Self.mostRunning))])
             }
+            let others = running + state.starting[agent, default: 0]
+            guard !state.alone.contains(agent), !(isExclusive && others > 0) else {
+                throw StructuredError(
+                    .conflict, "a process that gets a login runs by itself, and another process of yours runs",
+                    recovery: ["Wait until it has ended, or end it with process.kill; see process.list."],
+                    retryable: true, retryAfter: 5)
+            }
+            if isExclusive { state.alone.insert(agent) }
             state.starting[agent, default: 0] += 1
         }
-        defer { state.withLock { $0.starting[agent, default: 1] -= 1 } }
+        var isStarted = false
+        defer {
+            state.withLock { state in
+                state.starting[agent, default: 1] -= 1
+                if isExclusive, !isStarted { state.alone.remove(agent) }
+            }
+        }
         let files = try OutputFiles(folder, agent, id)
         var launch = launch
-        launch.sink = { stream, bytes in files.write(stream, bytes) }
+        if context.carried == nil { launch.sink = { stream, bytes in files.write(stream, bytes) } }
         let startedAt = context.clock.now()
         if isBackground { try OutputFiles.mark(folder, agent, id, command, startedAt) }
         let process: ConfinedProcess
@@ -115,6 +133,13 @@ package final class ProcessTable: Sendable {
             return ended
         }
         for id in old { OutputFiles.remove(folder, agent, id) }
+        isStarted = true
+        if isExclusive {
+            Task { [self] in
+                _ = await process.ended()
+                state.withLock { _ = $0.alone.remove(agent) }
+            }
+        }
         return entry
     }
 

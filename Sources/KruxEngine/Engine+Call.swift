@@ -472,7 +472,13 @@ extension Engine {
                 },
                 offers: { [self] in offers(to: caller) }, health: { [self] in health },
                 secrets: { [self] () throws(StructuredError) in try secrets(of: caller.agent.name) },
-                timeZone: { TimeZones.table($0) }),
+                timeZone: { TimeZones.table($0) },
+                holdMail: { [self] account, mail, seconds async throws(StructuredError) in
+                    try await holdMail(account, mail, seconds, caller)
+                },
+                cancelMail: { [self] id async throws(StructuredError) in
+                    try await cancelMail(id, caller.agent.name)
+                }),
             confinement: Confinement(settings: decision.sandbox, home: home.root),
             protected: ProtectedNames(compiled.protected), protectedFiles: try protectedFiles(caller.agent.name),
             processes: processes, processEnded: { [self] in await processEnded($0, caller) },
@@ -489,7 +495,7 @@ extension Engine {
             secret: { [self] name, address throws(StructuredError) in
                 try secret(
                     name, for: caller.agent.name, capability: prepared.declaration.name.text, to: address)
-            }, nested: nested(caller, approval: nil))
+            }, nested: nested(caller, approval: nil), hiding: { [redactor] in redactor.hidingValues($0) })
     }
 
     /// What an agent may call in some way, by name.

@@ -4,6 +4,7 @@ import KruxCore
 import KruxCrypto
 import KruxPolicy
 import KruxRegistry
+import KruxSandbox
 import KruxStore
 
 /// A call within a call: `secrets.use` makes one that gets a secret its caller never sees.
@@ -65,13 +66,32 @@ extension Engine {
             capability = try implementation(prepared)
             let value = try secret(
                 call.secret, for: caller.agent.name, capability: call.capability, to: prepared.facts.address)
+            let hosts = try store.read { try VaultTable.require($0, call.secret) }.scope.hosts
+            if prepared.declaration.connects, prepared.facts.address == nil {
+                throw StructuredError(
+                    .blocked, "\(call.capability) does not say where it would send the secret",
+                    recovery: ["Use network.credentialed_request."])
+            }
             guard let text = value.withBytes({ String(validating: $0, as: UTF8.self) }) else {
                 throw StructuredError(
                     .wrongType, "the secret `\(call.secret)` is no text", recovery: ["Use another secret."])
             }
             // In the arguments that run, and in none that are written.
             arguments = try Self.fill(prepared.arguments, call.place[...], text)
-            context = try self.context(caller, prepared, decision)
+            var inner = try self.context(caller, prepared, decision)
+            inner.carried = hosts
+            // The process reaches what its rule and the secret both name.
+            let box = inner.confinement.settings
+            if prepared.declaration.startsProcess {
+                guard box.files != .fullAccess else {
+                    throw StructuredError(
+                        .blocked, "a process that reaches the whole network gets no secret",
+                        recovery: ["Ask your supervisor for a rule with another `sandbox`."])
+                }
+                inner.confinement.settings.hosts =
+                    box.tightened(by: SandboxSettings(files: box.files, hosts: hosts)).hosts
+            }
+            context = inner
             try requireSound()
             intent = try await write(record.body(.intent, outcome: nil, self), record)
         } catch {

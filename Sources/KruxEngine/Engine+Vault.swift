@@ -217,7 +217,17 @@ extension Engine {
     /// Every value that is known now is hidden in records and replies.
     private func hideSecrets() throws {
         guard !vault.isLocked else { return try secretValues.set([]) }
-        let values = try store.read(VaultTable.all).filter { $0.sealed != nil }.compactMap { try? vault.value(of: $0) }
+        var values: [SecretBytes] = []
+        for secret in try store.read(VaultTable.all) where secret.sealed != nil {
+            // One that was tampered with says so when it is used.
+            guard let value = try? vault.value(of: secret) else { continue }
+            values.append(value)
+            // Of an account, the password by itself.
+            guard let account = value.withBytes({ try? JSONParser.parse([UInt8]($0)) })?.object else { continue }
+            for member in account.members where Redactor.isSecretLike(member.key) {
+                if let text = member.value.string { values.append(try SecretBytes(Array(text.utf8))) }
+            }
+        }
         try secretValues.set(values)
     }
 

@@ -156,6 +156,7 @@ package final class Engine: Sendable {
             try store.writer.writeAndWait { try windows.storeAnchor($0) }
             try Recovery(store: store, audit: audit).run(now: now)
             try recoverProcesses(now: now)
+            try recoverMail(now: now)
         } catch {
             try? store.close()
             throw error

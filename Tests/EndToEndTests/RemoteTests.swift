@@ -1,5 +1,6 @@
 import Foundation
 import KruxCore
+import KruxCrypto
 import KruxTestSupport
 import Testing
 
@@ -11,6 +12,122 @@ import Testing
         capabilities:
           git.*: { tier: autonomous, sandbox: { addresses: [127.0.0.0/8] } }
         """
+
+    /// A secret goes to the origin that it is for: not by redirect, not in another form, not in pieces.
+    @Test func aSecretStaysWithItsOrigin() async throws {
+        try await withTemporaryFolder { folder in
+            let server = try PeerProcess("echo_server.py", [])
+            defer { server.stop() }
+            let ports = server.firstLine.split(separator: " ")
+            try #require(ports.count == 2)
+            let (own, other) = ("http://localhost:\(ports[0])", "http://localhost:\(ports[1])")
+            let policy = """
+                name: org
+                capabilities:
+                  "*": { tier: autonomous }
+                  network.*: { tier: autonomous, sandbox: { addresses: [127.0.0.0/8] } }
+                """
+            let value = "S3cr3tValueABCDEFGHIJ"
+            try await RealGateway.with(policies: ["org.yaml": policy]) { gateway, token in
+                let kruxos = gateway.kruxos
+                let passphrase = folder + "/passphrase"
+                try write("correct horse battery\n", to: passphrase)
+                #expect(try kruxos.run("vault", "init", "--passphrase-file", passphrase).code == 0)
+                let added = try kruxos.run(
+                    "vault", "add", "api", "--capability", "network.*", "--host", "localhost:\(ports[0])",
+                    "--plain-http",
+                    input: value)
+                #expect(added.code == 0, "\(added.errors)")
+                func call(_ capability: String, _ arguments: JSONObject) throws -> JSONValue {
+                    let body: JSONValue = ["capability": .string(capability), "arguments": .object(arguments)]
+                    let reply = try Kruxos.execute(
+                        "/usr/bin/curl",
+                        [
+                            "-sS", "-H", "Authorization: Bearer \(token)", "-d", body.canonicalText,
+                            gateway.agentsURL + "/v1/call",
+                        ])
+                    return try JSONParser.parse(reply.output)
+                }
+                for (argument, extra) in [("headers.X-Api-Key", JSONObject()), ("body", ["method": "POST"])] {
+                    for code in [302, 307, 308] {
+                        var inner: JSONObject = ["url": .string("\(own)/to?\(code):\(other)/stolen")]
+                        for member in extra.members { inner[member.key] = member.value }
+                        let reply = try call(
+                            "secrets.use",
+                            [
+                                "name": "api", "capability": "network.http_request", "arguments": .object(inner),
+                                "argument": .string(argument),
+                            ])
+                        #expect(reply["data"]?["result"]?["stopped"]?.string != nil, "\(reply.canonicalText)")
+                    }
+                }
+                let direct = try call("network.credentialed_request", ["url": .string("\(own)/echo"), "secret": "api"])
+                #expect(direct["data"]?["status"] == 200, "\(direct.canonicalText)")
+                #expect(!direct.canonicalText.contains(value))
+                for size in [20, 30, 40, 60, 80] {
+                    let cut = try call(
+                        "network.credentialed_request",
+                        ["url": .string("\(own)/echo"), "secret": "api", "max_bytes": .int(Int64(size))])
+                    #expect(!cut.canonicalText.contains(value.prefix(4)), "\(cut.canonicalText)")
+                }
+                let binary = try call(
+                    "network.credentialed_request", ["url": .string("\(own)/binary"), "secret": "api"])
+                let bytes = Base64.decode(binary["data"]?["body"]?.string ?? "") ?? []
+                #expect(!bytes.isEmpty && bytes.firstRange(of: Array(value.utf8)) == nil)
+                for header in ["Accept-Encoding", "Range", "host"] {
+                    let refused = try call(
+                        "network.credentialed_request",
+                        ["url": .string("\(own)/echo"), "secret": "api", "headers": [header: "x"]])
+                    #expect(refused["error"]?["error_type"] == "InvalidArguments")
+                }
+                let seen = try call("network.http_request", ["url": .string("\(other)/seen")])
+                #expect(seen["data"]?["body"] == "[]", "\(seen.canonicalText)")
+                // The servers did get it where it was due.
+                let got = try call("network.http_request", ["url": .string("\(own)/seen")])
+                #expect(got["data"]?["body"]?.string?.contains("[redacted:") == true)
+            }
+        }
+    }
+
+    /// A folder that an agent lays out like a repository is none: its settings could start anything.
+    @Test func onlyARepositoryIsOne() async throws {
+        let policy = "name: org\ncapabilities:\n  \"*\": { tier: autonomous }\n  process.run: { tier: blocked }\n"
+        try await RealGateway.with(policies: ["org.yaml": policy]) { gateway, token in
+            func call(_ capability: String, _ arguments: JSONObject) throws -> JSONValue {
+                let body: JSONValue = ["capability": .string(capability), "arguments": .object(arguments)]
+                let reply = try Kruxos.execute(
+                    "/usr/bin/curl",
+                    [
+                        "-sS", "-H", "Authorization: Bearer \(token)", "-d", body.canonicalText,
+                        gateway.agentsURL + "/v1/call",
+                    ])
+                return try JSONParser.parse(reply.output)
+            }
+            let config =
+                "[core]\n\tbare = false\n\tworktree = /workspace/tester/e\n[filter \"l\"]\n\tsmudge = touch /workspace/tester/pwned; cat\n\tclean = touch /workspace/tester/pwned; cat\n"
+            for (path, content) in [
+                ("e/HEAD", "ref: refs/heads/main\n"), ("e/objects/keep", ""), ("e/refs/keep", ""), ("e/config", config),
+                ("e/info/attributes", "* filter=l\n"), ("e/file", "x"),
+            ] {
+                let written = try call(
+                    "filesystem.write",
+                    ["path": .string(path), "content": .string(content), "create_parents": true])
+                #expect(written["status"] == "succeeded")
+            }
+            for (capability, arguments) in [
+                ("git.status", JSONObject()), ("git.diff", [:]), ("git.log", [:]),
+                ("git.commit", ["message": "x", "files": ["file"]]), ("git.checkout", ["revision": "main"]),
+                ("git.pull", ["url": "https://example.invalid/x.git", "branch": "main"]),
+                ("git.push", ["url": "https://example.invalid/x.git", "branch": "main"]),
+            ] {
+                var arguments = arguments
+                arguments["path"] = "e"
+                let reply = try call(capability, arguments)
+                #expect(reply["error"]?["error_type"] == "NotFound", "\(capability): \(reply.canonicalText)")
+            }
+            #expect(!FileManager.default.fileExists(atPath: gateway.kruxos.home + "/workspaces/tester/pwned"))
+        }
+    }
 
     @Test func workGoesToARemoteAndBack() async throws {
         try await withTemporaryFolder { folder in

@@ -31,5 +31,5 @@ import Testing
         }
     }
 
-    @Test func whatIsDoneIsCounted() { #expect(Capabilities.implemented.count == 76) }
+    @Test func whatIsDoneIsCounted() { #expect(Capabilities.implemented.count == 82) }
 }

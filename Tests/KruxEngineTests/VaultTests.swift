@@ -179,13 +179,16 @@ import Testing
 
     /// What asks for approval inside is covered by a person's answer to the outer call, and by nothing else.
     @Test func theInnerCallIsDecided() async throws {
-        let policy = "  process.run: { tier: approval_required }\n  filesystem.delete: { tier: blocked }\n"
+        let policy = "  process.run: { tier: approval_required }\n  filesystem.write: { tier: blocked }\n"
         try await Fixture.with(policy) { fixture in
             try await fixture.add("token", ["capabilities": ["process.run", "filesystem.*"]])
             #expect(kind(try await fixture.use("one", "token", "true")) == .blocked)
             let deleted = try await fixture.call(
                 "one", "secrets.use",
-                ["name": "token", "capability": "filesystem.delete", "arguments": [:], "argument": "path"])
+                [
+                    "name": "token", "capability": "filesystem.write", "arguments": ["path": "x"],
+                    "argument": "content",
+                ])
             #expect(kind(deleted) == .blocked)
         }
         try await Fixture.with(policy + "  secrets.use: { tier: approval_required }\n") { fixture in
@@ -200,6 +203,36 @@ import Testing
             await fixture.engine.runApproved(id)
             let read = try await fixture.call("one", "filesystem.read", ["path": "counted"]).get()
             #expect(read["content"] == .string("\(Self.value.utf8.count)\n"))
+        }
+    }
+
+    /// What rules read, and what names something, gets no secret: it would be shown, or sent where nobody decided.
+    @Test(arguments: [
+        ("network.http_request", "url"), ("network.dns_lookup", "host"), ("process.run", "command"),
+        ("process.run", "args"), ("process.run", "env"), ("process.run", "env.A.B"), ("filesystem.write", "path"),
+        ("git.push", "username"), ("network.http_request", "method"), ("no.such", "x"), ("process.run", ""),
+    ])
+    func noSecretGoesThere(_ capability: String, _ argument: String) async throws {
+        try await Fixture.with { fixture in
+            try await fixture.add("token", ["capabilities": ["network.*", "process.run", "filesystem.*", "git.*"]])
+            let result = try await fixture.call(
+                "one", "secrets.use",
+                [
+                    "name": "token", "capability": .string(capability), "arguments": [:],
+                    "argument": .string(argument.isEmpty ? "." : argument),
+                ])
+            #expect([.invalidArguments, .unknownCapability].contains(kind(result)), "\(result)")
+        }
+    }
+
+    /// Guesses that are read back tell nothing of a short secret, in any form.
+    @Test func aShortSecretIsNotToldByWhatIsHidden() async throws {
+        try await Fixture.with { fixture in
+            try await fixture.add("pin", ["capabilities": ["process.run"]], value: "483920")
+            let guesses = "483920 343833393230 \(Base64.encode(Array("483920".utf8)))"
+            _ = try await fixture.call("one", "filesystem.write", ["path": "g", "content": .string(guesses)]).get()
+            #expect(
+                try await fixture.call("one", "filesystem.read", ["path": "g"]).get()["content"] == .string(guesses))
         }
     }
 

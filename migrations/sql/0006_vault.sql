@@ -44,3 +44,18 @@ CREATE TABLE schedules (
 ) STRICT;
 CREATE INDEX schedules_by_next_run ON schedules (next_run) WHERE next_run IS NOT NULL;
 CREATE INDEX schedules_of_agent ON schedules (agent, number);
+
+-- Mail that was sent with time to take it back.
+CREATE TABLE held_mail (
+    number INTEGER NOT NULL PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    agent TEXT NOT NULL REFERENCES agents (name),
+    account TEXT NOT NULL,
+    -- Canonical JSON: {to, cc, bcc, subject, body, in_reply_to?}; null once it has ended.
+    message TEXT,
+    state TEXT NOT NULL CHECK (state IN ('held', 'sending', 'sent', 'failed', 'cancelled', 'unknown')),
+    created_at INTEGER NOT NULL,
+    send_at INTEGER NOT NULL,
+    error TEXT
+) STRICT;
+CREATE INDEX held_mail_due ON held_mail (send_at) WHERE state = 'held';

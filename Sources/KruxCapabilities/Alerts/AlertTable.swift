@@ -1,5 +1,5 @@
 package import KruxCore
-import KruxStore
+package import KruxStore
 
 /// What an agent raised for its supervisor.
 package struct Alert: CapabilityOutput {
@@ -17,7 +17,7 @@ package struct Alert: CapabilityOutput {
     }
 }
 
-enum AlertTable {
+package enum AlertTable {
     static let columns = "id, message, severity, created_at, acknowledged_at"
 
     static func alert(_ row: SQLRow) -> Alert {
@@ -28,14 +28,20 @@ enum AlertTable {
     }
 
     static func insert(_ tx: WriteTx, _ message: String, _ severity: String, _ context: CallContext) throws -> Alert {
+        try insert(tx, message, severity: severity, agent: context.agent.text, now: context.clock.now())
+    }
+
+    @discardableResult
+    package static func insert(
+        _ tx: WriteTx, _ message: String, severity: String, agent: String, now: Timestamp
+    ) throws -> Alert {
         let number = try tx.first("SELECT coalesce(max(number), 0) + 1 FROM alerts") { $0.int(0) } ?? 1
         let digits = "\(number)"
         let id = "al_" + String(repeating: "0", count: max(0, 3 - digits.utf8.count)) + digits
-        let now = context.clock.now()
         try tx.execute(
             "INSERT INTO alerts (number, id, agent, message, severity, created_at) VALUES (?, ?, ?, ?, ?, ?)",
             [
-                .int(number), .text(id), .text(context.agent.text), .text(message), .text(severity),
+                .int(number), .text(id), .text(agent), .text(message), .text(severity),
                 .int(now.microseconds),
             ])
         return Alert(id: id, message: message, severity: severity, createdAt: now, acknowledgedAt: nil)

@@ -57,12 +57,15 @@ struct GitRemote: Sendable {
 
     /// Settings that let git reach it, and keep a repository's own from leading elsewhere.
     var settings: [String] {
-        [
-            "protocol.\(url.address.scheme).allow=always", "http.sslVerify=true", "http.followRedirects=initial",
-            "http.proxy=\(FilteringProxy.address)", "http.extraHeader=", "http.cookieFile=",
-            "fetch.recurseSubmodules=false",
-            "push.recurseSubmodules=no", "transfer.fsckObjects=true",
-        ] + (url.address.scheme == "http" ? ["http.postBuffer=104857600"] : [])  // The proxy asks for lengths.
+        // For this very URL as well: a setting for a longer one outweighs one for all.
+        let places = ["http", "http.\(url.address.origin)/", "http.\(url.text)"]
+        return [
+            "protocol.\(url.address.scheme).allow=always", "http.followRedirects=initial", "http.extraHeader=",
+            "url.\(url.text).insteadOf=\(url.text)", "url.\(url.text).pushInsteadOf=\(url.text)",
+            "fetch.recurseSubmodules=false", "push.recurseSubmodules=no", "transfer.fsckObjects=true",
+            // The proxy asks for a body's length.
+            "http.postBuffer=\(url.address.scheme == "http" ? 100 << 20 : 1 << 20)",
+        ] + places.flatMap { ["\($0).sslVerify=true", "\($0).proxy=\(FilteringProxy.address)", "\($0).cookieFile="] }
     }
 
     /// The box of git for it, and variables with what it logs in with.
@@ -86,9 +89,11 @@ struct GitRemote: Sendable {
         guard let secret else { return }
         let value = try context.secret(secret, address)
         let login = value.withBytes { Base64.encode(Array("\(username):".utf8) + Array($0)) }
+        // The empty one forgets what a repository's settings say.
+        let key = "http.\(url.text).extraHeader"
         launch.environment.merge([
-            "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "http.\(address.origin)/.extraHeader",
-            "GIT_CONFIG_VALUE_0": "Authorization: Basic \(login)",
+            "GIT_CONFIG_COUNT": "2", "GIT_CONFIG_KEY_0": key, "GIT_CONFIG_VALUE_0": "", "GIT_CONFIG_KEY_1": key,
+            "GIT_CONFIG_VALUE_1": "Authorization: Basic \(login)",
         ]) { _, new in new }
     }
 
@@ -98,8 +103,9 @@ struct GitRemote: Sendable {
     /// that: what git would do is decided before git is started.
     static func resolve(_ arguments: JSONObject, _ workspace: Workspace) throws(StructuredError) -> JSONObject {
         var arguments = arguments
-        guard let path = arguments["path"]?.string, let remote = arguments["remote"]?.string else { return arguments }
-        if arguments["url"] == nil {
+        guard let given = arguments["path"]?.string, let remote = arguments["remote"]?.string else { return arguments }
+        let path = try GitTool.root(of: try workspace.place(given), workspace).absolute
+        if arguments["url"]?.string == nil {
             guard let url = try remoteURL(remote, path, workspace) else {
                 throw StructuredError(
                     .notFound, "`\(path)` has no remote `\(remote.prefix(64))`",
@@ -107,7 +113,7 @@ struct GitRemote: Sendable {
             }
             arguments["url"] = .string(url)
         }
-        if arguments["branch"] == nil {
+        if arguments["branch"]?.string == nil {
             let head = try read(path + "/.git/HEAD", workspace).trimmingCharacters(in: .whitespacesAndNewlines)
             let prefix = "ref: refs/heads/"
             guard head.hasPrefix(prefix) else {
@@ -119,23 +125,39 @@ struct GitRemote: Sendable {
         return arguments
     }
 
-    /// The commit that the current branch is at; nil where there is none yet.
-    static func head(_ path: String, _ workspace: Workspace) throws(StructuredError) -> String? {
+    /// The commit that the current branch is at.
+    /// - Throws: `StructuredError` `.notFound` where there is none yet, `.conflict` for anything but a commit.
+    static func head(_ given: String, _ workspace: Workspace) throws(StructuredError) -> String {
+        let path = try GitTool.root(of: try workspace.place(given), workspace).absolute + "/.git/"
         func line(_ text: String) -> String { text.trimmingCharacters(in: .whitespacesAndNewlines) }
-        let head = line(try read(path + "/.git/HEAD", workspace))
-        guard head.hasPrefix("ref: ") else { return head }
-        let name = String(head.dropFirst(5))
-        do throws(StructuredError) {
-            return line(try read(path + "/.git/" + name, workspace))
-        } catch  where error.kind == .notFound {
-            let packed: String
-            do throws(StructuredError) { packed = try read(path + "/.git/packed-refs", workspace) } catch
+        var text = line(try read(path + "HEAD", workspace))
+        // A branch may stand for another.
+        for _ in 0..<5 where text.hasPrefix("ref: ") {
+            let name = String(text.dropFirst(5))
+            guard name.hasPrefix("refs/"), !name.split(separator: "/").contains("..") else { break }
+            do throws(StructuredError) { text = line(try read(path + name, workspace)) } catch
                 where error.kind == .notFound
-            { return nil }
-            return packed.split(separator: "\n").first { $0.hasSuffix(" " + name) }.map {
-                String($0.prefix { $0 != " " })
+            {
+                var packed = ""
+                do throws(StructuredError) { packed = try read(path + "packed-refs", workspace) } catch
+                    where error.kind == .notFound
+                {
+                    // No branch has been packed.
+                }
+                guard let found = packed.split(separator: "\n").first(where: { $0.hasSuffix(" " + name) }) else {
+                    throw StructuredError(
+                        .notFound, "`\(given)` has no commit yet", recovery: ["Make one with git.commit."])
+                }
+                text = String(found.prefix { $0 != " " })
             }
         }
+        guard [40, 64].contains(text.utf8.count),
+            text.utf8.allSatisfy({ (48...57).contains($0) || (97...102).contains($0) })
+        else {
+            throw StructuredError(
+                .conflict, "what `\(given)` is at is no commit", recovery: ["Look at it with git.status and git.log."])
+        }
+        return text
     }
 
     private static func read(_ path: String, _ workspace: Workspace) throws(StructuredError) -> String {

@@ -7,12 +7,32 @@ import KruxSandbox
 /// changes anything.
 struct GitTool {
     let context: CallContext
-    /// The repository's folder, canonical.
+    /// A folder of the repository, canonical.
     let path: Workspace.Path
 
     init(_ path: String, _ context: CallContext) throws(StructuredError) {
         self.context = context
         self.path = try context.workspace.place(path)
+    }
+
+    /// The repository that a folder lies in: the nearest with a folder `.git`. What else git would take for one, such as a
+    /// folder laid out like a bare repository, is none here: agents may write its settings.
+    static func root(of path: Workspace.Path, _ workspace: Workspace) throws(StructuredError) -> Workspace.Path {
+        for count in stride(from: path.components.count, through: 0, by: -1) {
+            let folder = Workspace.Path(workspace.root, Array(path.components.prefix(count)))
+            guard let status = try workspace.status(Workspace.Path(workspace.root, folder.components + [".git"])) else {
+                continue
+            }
+            guard status.st_mode & S_IFMT == S_IFDIR else {
+                throw StructuredError(
+                    .wrongType, "`\(folder.absolute)/.git` is no folder",
+                    recovery: ["Use a repository of its own: linked work trees and submodules are not supported."])
+            }
+            return folder
+        }
+        throw StructuredError(
+            .notFound, "`\(path.absolute)` is in no git repository", recovery: ["Make one with git.init or git.clone."],
+            context: ["path": .string(path.absolute)])
     }
 
     static let largestOutput = 4 << 20
@@ -56,13 +76,18 @@ struct GitTool {
             ], workspace: context.workspace.descriptor, workspacePath: context.workspace.root,
             directory: path.isRoot ? "" : path.relative, timeoutSeconds: 300, outputLimit: Self.largestOutput,
             confinement: context.confinement)
+        if !makesRepository {
+            let root = try Self.root(of: path, context.workspace)
+            launch.environment["GIT_DIR"] = root.absolute + "/.git"
+            launch.environment["GIT_WORK_TREE"] = root.absolute
+        }
         if reads { launch.confinement.settings.files = .readOnly }
         launch.confinement.settings.hosts = nil
         try remote?.prepare(&launch, context)
         let output = try await ProcessRun.guarded(
             launch, command: "git " + arguments.joined(separator: " "), isBackground: false,
             repository: makesRepository ? FreshRepository(path: path, origin: remote?.url.text) : nil,
-            context)
+            isExclusive: remote != nil, context)
         guard let result = output.result else {
             throw StructuredError(.internalError, "git went into the background")
         }

@@ -39,7 +39,12 @@ final class FilteringProxy: Sendable {
     private let open = Mutex<(tasks: [Int: Task<Void, Never>], next: Int, isEnded: Bool)>(([:], 0, false))
     /// Remembered one by one.
     static let mostAttempts = 100
-    private static let mostOpen = 256
+    private static let mostOpen = 64
+    /// Of all processes of the gate: each takes two descriptors.
+    private static let mostOpenOfAll = 256
+    private static let openOfAll = Mutex(0)
+    /// A request that is not whole by then is not waited for.
+    private static let headSeconds: Int64 = 15
     private static let longestHead = 64 << 10
 
     init(_ settings: SandboxSettings) {
@@ -76,11 +81,17 @@ final class FilteringProxy: Sendable {
     /// Serves a connection that a process has made. Owns the descriptor.
     func take(_ descriptor: Int32) {
         let isTaken = open.withLock { open -> Bool in
-            guard open.tasks.count < Self.mostOpen, !open.isEnded else { return false }
+            let isRoom = Self.openOfAll.withLock { count in
+                guard open.tasks.count < Self.mostOpen, !open.isEnded, count < Self.mostOpenOfAll else { return false }
+                count += 1
+                return true
+            }
+            guard isRoom else { return false }
             let number = open.next
             open.next += 1
             open.tasks[number] = Task {
                 await self.serve(descriptor)
+                Self.openOfAll.withLock { $0 -= 1 }
                 self.open.withLock { $0.tasks[number] = nil }
             }
             return true
@@ -103,8 +114,12 @@ final class FilteringProxy: Sendable {
                 .withConnectedSocket(descriptor) { channel in
                     channel.eventLoop.makeCompletedFuture { try Self.wrap(channel) }
                 }
+            // Whoever says nothing is hung up on; the timer ends with the head.
+            let late = client.channel.eventLoop.scheduleTask(in: .seconds(Self.headSeconds)) {
+                client.channel.close(promise: nil)
+            }
             try await client.executeThenClose { inbound, outbound in
-                await serve(inbound, outbound)
+                await serve(inbound, outbound, late)
             }
         } catch {
             // The process has hung up, or is gone; what it did is on the list.
@@ -136,12 +151,14 @@ final class FilteringProxy: Sendable {
     }
 
     private func serve(
-        _ inbound: NIOAsyncChannelInboundStream<ByteBuffer>, _ outbound: NIOAsyncChannelOutboundWriter<ByteBuffer>
+        _ inbound: NIOAsyncChannelInboundStream<ByteBuffer>, _ outbound: NIOAsyncChannelOutboundWriter<ByteBuffer>,
+        _ late: Scheduled<Void>
     ) async {
         var iterator = inbound.makeAsyncIterator()
         var place: Int?
         do {
             let (head, rest) = try await Self.readHead(&iterator)
+            late.cancel()
             let target = try Self.target(head)
             place = note(target)
             guard hosts.contains(where: { $0.matches(target.host, target.port) }) else {

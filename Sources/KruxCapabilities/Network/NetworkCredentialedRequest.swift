@@ -25,6 +25,7 @@ package struct NetworkCredentialedRequest: Capability {
 
         package init(_ arguments: Arguments) throws(StructuredError) {
             web = try WebInput(arguments)
+            try web.requirePlainAnswer()
             secret = try arguments.text("secret")
             header = try arguments.text("header")
             format = try arguments.text("format")
@@ -61,10 +62,11 @@ package struct NetworkCredentialedRequest: Capability {
         var request = input.web.request
         request.headers.append((input.header, filled))
         let most = input.web.mostBytes
+        let hiding = context.hiding
         return try await WebClient(context: context, crossesOrigins: false).send(
             request, follow: input.web.follow, timeoutSeconds: input.web.timeout
         ) { head, body in
-            Output(answer: try await WebOutput(head, body, most: most))
+            Output(answer: try await WebOutput(head, body, most: most, hiding: hiding))
         }
     }
 

@@ -1,7 +1,6 @@
 import CResolver
 import Foundation
 package import KruxCore
-import NIOPosix
 
 package struct NetworkDNSLookup: Capability {
     package static let declaration = CapabilityDeclaration(
@@ -38,12 +37,7 @@ package struct NetworkDNSLookup: Capability {
     }
 
     package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
-        let (code, records): (Int32, [String])
-        do {
-            (code, records) = try await NIOThreadPool.singleton.runIfActive { Self.ask(input.host, input.type) }
-        } catch {
-            throw StructuredError(.unavailable, "the gateway is being stopped", retryable: true)
-        }
+        let (code, records) = try await Reach.unhurried { Self.ask(input.host, input.type) }
         switch -code {
         case 0: return Output(host: input.host, records: records)
         case ENOENT:

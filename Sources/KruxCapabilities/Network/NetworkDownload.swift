@@ -73,7 +73,7 @@ package struct NetworkDownload: Capability {
             try workspace.requireOwnFile(existing, path)
         }
         let request = WebClient.Request(url: input.url, method: "GET", headers: [], body: nil)
-        return try await WebClient(context: context, crossesOrigins: true).send(
+        return try await WebClient(context: context, crossesOrigins: context.carried == nil).send(
             request, follow: input.follow, timeoutSeconds: input.timeout
         ) { head, body in
             guard head.isSuccess else {

@@ -22,10 +22,12 @@ package struct NetworkHTTPRequest: Capability {
 
     package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
         let most = input.web.mostBytes
-        return try await WebClient(context: context, crossesOrigins: true).send(
+        let hiding = context.carried == nil ? nil : context.hiding
+        if hiding != nil { try input.web.requirePlainAnswer() }
+        return try await WebClient(context: context, crossesOrigins: context.carried == nil).send(
             input.web.request, follow: input.web.follow, timeoutSeconds: input.web.timeout
         ) { head, body in
-            Output(answer: try await WebOutput(head, body, most: most))
+            Output(answer: try await WebOutput(head, body, most: most, hiding: hiding))
         }
     }
 

@@ -129,6 +129,16 @@ struct WebInput: Sendable {
         timeout = try arguments.int("timeout_seconds")
         mostBytes = Int(try arguments.int("max_bytes"))
     }
+
+    /// An answer that repeats a secret must not do so in another form or in pieces.
+    func requirePlainAnswer() throws(StructuredError) {
+        for header in request.headers where ["accept-encoding", "range", "if-range"].contains(header.name.lowercased())
+        {
+            throw StructuredError(
+                .invalidArguments, "the header `\(header.name)` cannot be set beside a secret",
+                recovery: ["Leave it out."])
+        }
+    }
 }
 
 /// An answer with as much of its body as was asked for.
@@ -137,7 +147,13 @@ struct WebOutput: CapabilityOutput {
     let body: [UInt8], isTruncated: Bool
 
     /// Reads a body up to a limit.
-    init(_ head: WebClient.Head, _ body: HTTPClientResponse.Body, most: Int) async throws {
+    /// - Parameter hiding: takes what is secret out of the whole before it is cut; nil where nothing is.
+    init(
+        _ head: WebClient.Head, _ body: HTTPClientResponse.Body, most wanted: Int,
+        hiding: (@Sendable ([UInt8]) -> [UInt8])?
+    ) async throws {
+        // What begins before the cut and ends after it is seen as a whole.
+        let most = hiding == nil ? wanted : wanted + Self.longestSecret
         var bytes: [UInt8] = []
         var isTruncated = false
         for try await part in body {
@@ -148,10 +164,20 @@ struct WebOutput: CapabilityOutput {
                 break
             }
         }
+        if let hiding {
+            bytes = hiding(bytes)
+            if bytes.count > wanted {
+                bytes = Array(bytes.prefix(wanted))
+                isTruncated = true
+            }
+        }
         self.head = head
         self.body = bytes
         self.isTruncated = isTruncated
     }
+
+    /// With its longest encoding.
+    private static let longestSecret = 256 << 10
 
     var json: JSONObject {
         var text = String(validating: body, as: UTF8.self)

@@ -1,6 +1,7 @@
 import Foundation
 import KruxCore
 import NIOPosix
+import Synchronization
 
 /// Which addresses the gate connects to on an agent's behalf: public ones that are not this machine's own, and those that
 /// rules add. A name is looked up once, and what was judged is what is connected to.
@@ -38,15 +39,37 @@ struct Reach: Sendable {
             context: ["host": .string(host), "addresses": .strings(shown)])
     }
 
-    /// getaddrinfo(3), on a thread that may wait.
+    /// Threads that may wait for a resolver, which take their time; those who ask do not wait longer than they want to.
+    static let pool: NIOThreadPool = {
+        let pool = NIOThreadPool(numberOfThreads: 16)
+        pool.start()
+        return pool
+    }()
+
+    /// getaddrinfo(3); a task that is cancelled does not wait for its end.
     private static func lookUp(_ host: String) async throws(StructuredError) -> [NetworkAddress] {
-        let result: Result<[NetworkAddress], StructuredError>
-        do {
-            result = try await NIOThreadPool.singleton.runIfActive { resolve(host) }
-        } catch {
-            throw StructuredError(.unavailable, "the gateway is being stopped", retryable: true)
+        try await unhurried { resolve(host) }.get()
+    }
+
+    /// Runs what may wait on a thread of its own kind.
+    /// - Throws: `StructuredError` `.timedOut` when the task is cancelled meanwhile.
+    static func unhurried<R: Sendable>(_ work: @escaping @Sendable () -> R) async throws(StructuredError) -> R {
+        let box = WaitingBox<R>()
+        let result: R? = await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                box.set(continuation)
+                pool.submit { state in
+                    box.resume(state == .active ? work() : nil)
+                }
+            }
+        } onCancel: {
+            box.resume(nil)
         }
-        return try result.get()
+        guard let result else {
+            throw StructuredError(
+                .timedOut, "no resolver gave an answer in time", recovery: ["Try again later."], retryable: true)
+        }
+        return result
     }
 
     private static func resolve(_ host: String) -> Result<[NetworkAddress], StructuredError> {
@@ -102,5 +125,33 @@ struct Reach: Sendable {
             if let address = entry?.pointee.ifa_addr.flatMap(address) { found.insert(address) }
         }
         return found
+    }
+}
+
+/// Who waits for a result that may come from either of two, once.
+private final class WaitingBox<R: Sendable>: Sendable {
+    private enum State {
+        case idle
+        case waiting(CheckedContinuation<R?, Never>)
+        case done
+    }
+    private let state = Mutex(State.idle)
+
+    func set(_ continuation: CheckedContinuation<R?, Never>) {
+        let isDone = state.withLock { state in
+            if case .done = state { return true }
+            state = .waiting(continuation)
+            return false
+        }
+        if isDone { continuation.resume(returning: nil) }
+    }
+
+    func resume(_ result: R?) {
+        let continuation = state.withLock { state -> CheckedContinuation<R?, Never>? in
+            defer { state = .done }
+            if case .waiting(let continuation) = state { return continuation }
+            return nil
+        }
+        continuation?.resume(returning: result)
     }
 }

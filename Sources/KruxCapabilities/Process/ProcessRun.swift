@@ -163,8 +163,14 @@ package struct ProcessRun: Capability {
     /// - Parameter repository: where git makes a repository, whose usual settings may come about.
     static func guarded(
         _ launch: ConfinedProcess.Launch, command: String, isBackground: Bool, repository: FreshRepository? = nil,
+        isExclusive: Bool = false,
         _ context: CallContext
     ) async throws(StructuredError) -> Output {
+        if isBackground, context.carried != nil {
+            throw StructuredError(
+                .invalidArguments, "a process that gets a secret runs in the foreground",
+                recovery: ["Leave `background` out."])
+        }
         var launch = launch
         launch.confinement.protected = context.protected.atRoot
         let settings = launch.confinement.settings
@@ -178,7 +184,8 @@ package struct ProcessRun: Capability {
         try context.protectedFiles.begin(context.protected)
         let entry: ProcessTable.Entry
         do {
-            entry = try await context.processes.start(launch, command: command, isBackground: isBackground, context)
+            entry = try await context.processes.start(
+                launch, command: command, isBackground: isBackground, isExclusive: isExclusive, context)
         } catch {
             _ = context.protectedFiles.end(at: context.clock.now())
             if let failed = error as? SandboxError { throw structured(failed) }

@@ -4,7 +4,7 @@ package struct SecretsUse: Capability {
     package static let declaration = CapabilityDeclaration(
         "secrets.use", "Makes a call with a secret in one of its arguments, which you do not see.",
         whenToUse:
-            "When a program needs a credential, such as an environment variable; for HTTP use network.credentialed_request.",
+            "When a program needs a credential, such as an environment variable; for HTTP use network.credentialed_request. A program can show what it gets: this keeps a secret out of sight, not out of reach.",
         effect: .external, sideEffects: ["the call is made, with the secret"], tier: .approvalRequired,
         input: [
             SecretSchema.name, .required("capability", .string(minLength: 3, maxLength: 100), "What to call."),
@@ -23,8 +23,32 @@ package struct SecretsUse: Capability {
             capability = try arguments.text("capability")
             place = try arguments.text("argument").split(separator: ".", omittingEmptySubsequences: false).map(
                 String.init)
+            try Self.requirePlace(place, in: capability)
             self.arguments = try Self.placing(
                 "{secret \(name)}", at: place[...], in: arguments.optionalMap("arguments") ?? [:])
+        }
+
+        /// A secret goes where it is only passed on: a member of a map, or a long text. What rules read, and what names a
+        /// file, a host or a command, is no such place.
+        private static func requirePlace(_ place: [String], in capability: String) throws(StructuredError) {
+            guard let declaration = Capabilities.catalogue[capability] else {
+                throw StructuredError(
+                    .unknownCapability, "there is no capability `\(capability.prefix(100))`",
+                    recovery: ["Call agent.capabilities to see what there is."])
+            }
+            let property = place.first.flatMap { declaration.input.property($0) }
+            let fits: Bool
+            switch (property?.type, property?.role) {
+            case (.map?, _): fits = place.count == 2
+            case (.string(_, let most)?, .content?): fits = place.count == 1 && most >= 4096
+            case (.string(_, let most)?, nil): fits = place.count == 1 && most >= 4096
+            default: fits = false
+            }
+            guard fits else {
+                throw StructuredError(
+                    .invalidArguments, "no secret goes into `\(place.joined(separator: "."))` of \(capability)",
+                    recovery: ["Use a member of `env` or `headers`, such as `env.API_TOKEN`, or a body."])
+            }
         }
 
         /// The arguments with a placeholder where the secret goes.
@@ -37,7 +61,7 @@ package struct SecretsUse: Capability {
                     .invalidArguments, "`argument` has an empty name", recovery: ["Write it like `env.API_TOKEN`."])
             }
             if place.count == 1 {
-                guard object[name] == nil else {
+                guard !object.keys.contains(name) else {
                     throw StructuredError(
                         .invalidArguments, "`arguments` has a value already where the secret is to go",
                         recovery: ["Leave that member out."])
