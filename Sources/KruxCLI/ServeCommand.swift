@@ -17,7 +17,7 @@ struct ServeCommand: AsyncParsableCommand {
     /// Connections, processes' pipes and proxies each take some; the usual limit of 1,024 is for programs that use select(2).
     private static func raiseDescriptors() {
         var limit = rlimit()
-        let kind = __rlimit_resource(RLIMIT_NOFILE.rawValue)
+        let kind = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
         guard getrlimit(kind, &limit) == 0 else { return }
         limit.rlim_cur = max(limit.rlim_cur, min(limit.rlim_max, 65_536))
         setrlimit(kind, &limit)

@@ -157,14 +157,21 @@ package enum Peer {
 package final class PeerProcess: @unchecked Sendable {
     // @unchecked: used by one test, which starts and stops it.
     private let process = Process()
+    private let input = Pipe()
     package let firstLine: String
 
-    package init(_ name: String, _ arguments: [String], file: String = #filePath) throws {
+    private let endsByItself: Bool
+
+    /// - Parameter endsByItself: once its standard input is closed.
+    package init(_ name: String, _ arguments: [String], endsByItself: Bool = false, file: String = #filePath) throws {
+        self.endsByItself = endsByItself
         let folder = (file as NSString).deletingLastPathComponent + "/peers/"
         process.executableURL = URL(fileURLWithPath: Peer.python)
         process.arguments = [folder + name] + arguments
         let output = Pipe()
         process.standardOutput = output
+        // Some serve as long as it is open.
+        process.standardInput = input
         try process.run()
         var line = ""
         while !line.hasSuffix("\n") {
@@ -176,8 +183,9 @@ package final class PeerProcess: @unchecked Sendable {
     }
 
     package func stop() {
-        // SIGTERM is blocked where a test's thread starts it.
-        kill(process.processIdentifier, SIGKILL)
+        try? input.fileHandleForWriting.close()
+        // SIGTERM is blocked where a test's thread starts it; what has ended by then does not mind.
+        if !endsByItself { kill(process.processIdentifier, SIGKILL) }
         process.waitUntilExit()
     }
 }

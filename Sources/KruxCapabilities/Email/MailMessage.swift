@@ -31,6 +31,7 @@ struct MailMessage {
         date = Self.date(headers["date"] ?? "")
         read(headers, body, depth: 0)
         if text.isEmpty, let html { text = Self.plain(html) }
+        text = text.replacing("\r\n", with: "\n").trimmingCharacters(in: CharacterSet(charactersIn: "\r"))
     }
 
     // MARK: Headers
@@ -83,7 +84,7 @@ struct MailMessage {
         result += rest
         return String(
             String.UnicodeScalarView(result.unicodeScalars.map { $0.value < 32 || $0.value == 127 ? " " : $0 }).prefix(
-                4000))
+                1000))
     }
 
     /// A list at its commas, those in quotes and angles left alone.

@@ -1,0 +1,157 @@
+import Foundation
+import KruxCore
+import KruxTestSupport
+import Testing
+
+/// Mail through dovecot and a real SMTP server, with TLS from the first byte and after STARTTLS.
+@Suite struct MailTests {
+    /// Calls over HTTP, whose results fit their schemas as the gate itself declares them.
+    private struct Agent {
+        let gateway: RealGateway
+        let token: String
+
+        func call(_ capability: String, _ arguments: JSONObject = [:]) throws -> JSONValue {
+            let body: JSONValue = ["capability": .string(capability), "arguments": .object(arguments)]
+            let reply = try Kruxos.execute(
+                "/usr/bin/curl",
+                [
+                    "-sS", "-H", "Authorization: Bearer \(token)", "-d", body.canonicalText,
+                    gateway.agentsURL + "/v1/call",
+                ])
+            return try JSONParser.parse(reply.output)
+        }
+
+        func done(_ capability: String, _ arguments: JSONObject = [:]) throws -> JSONValue {
+            let reply = try call(capability, arguments)
+            guard reply["status"] == "succeeded", let data = reply["data"] else {
+                throw TestFailure("\(capability): \(reply.canonicalText)")
+            }
+            return data
+        }
+
+        func messages(_ arguments: JSONObject = [:]) throws -> [JSONValue] {
+            try done("email.list", arguments)["messages"]?.array ?? []
+        }
+    }
+
+    private func with(_ body: (Agent, JSONValue) async throws -> Void) async throws {
+        try await withTemporaryFolder { folder in
+            let peer = try PeerProcess("mail_servers.py", [folder + "/mail"], endsByItself: true)
+            defer { peer.stop() }
+            let servers = try JSONParser.parse(peer.firstLine)
+            let policy = "name: org\ncapabilities:\n  \"*\": { tier: autonomous }\n"
+            try await RealGateway.with(policies: ["org.yaml": policy]) { gateway, token in
+                let kruxos = gateway.kruxos
+                let passphrase = folder + "/passphrase"
+                try write("correct horse battery\n", to: passphrase)
+                #expect(try kruxos.run("vault", "init", "--passphrase-file", passphrase).code == 0)
+                for (name, imap, smtp) in [
+                    ("mail", ("imaps", "imaps"), ("smtps", "smtps")),
+                    ("upgraded", ("imap", "imap"), ("smtp", "submission")),
+                    ("wrong", ("imaps", "imaps"), ("smtps", "smtps")),
+                ] {
+                    let (reads, sends) = (servers[imap.1]?.int ?? 0, servers[smtp.1]?.int ?? 0)
+                    let account: JSONValue = [
+                        "imap": .string("\(imap.0)://localhost:\(reads)"),
+                        "smtp": .string("\(smtp.0)://localhost:\(sends)"),
+                        "username": servers["user"] ?? .null,
+                        "password": name == "wrong" ? "not-the-password" : servers["password"] ?? .null,
+                        "from": "agent@mail.example", "ca_file": servers["ca"] ?? .null,
+                    ]
+                    let added = try kruxos.run(
+                        "vault", "add", name, "--capability", "email.*", "--host", "localhost:\(reads)", "--host",
+                        "localhost:\(sends)", input: account.canonicalText)
+                    #expect(added.code == 0, "\(added.errors)")
+                }
+                try await body(Agent(gateway: gateway, token: token), servers)
+                #expect(try kruxos.run("audit", "verify").code == 0)
+            }
+        }
+    }
+
+    private func waitUntil(_ holds: () throws -> Bool) async throws {
+        for _ in 0..<300 {
+            if try holds() { return }
+            try await Task.sleep(for: .milliseconds(100))
+        }
+        throw TestFailure("it did not come about")
+    }
+
+    @Test func mailIsReadSentHeldAndDeleted() async throws {
+        try await with { agent, servers in
+            // What is there is read without being marked as read.
+            for _ in 0..<2 {
+                let list = try agent.messages()
+                #expect(list.count == 4)
+                let known = try #require(list.first { $0["subject"] == "Grüße aus München – schönes Wochenende!" })
+                #expect(known["from"] == "Jörg Müller <joerg@mail.example>" && known["unread"] == true)
+                for message in list {
+                    let read = try agent.done("email.read", ["message_id": message["message_id"] ?? .null])
+                    #expect(read["header"] == message)
+                    if message["subject"] == "Übersicht für Mai" {
+                        #expect(read["attachments"]?.array?.compactMap { $0["name"]?.string } == ["Übersicht.pdf"])
+                        #expect(read["body"]?.string?.contains("Die Übersicht für Mai liegt bei. Grüße!") == true)
+                    }
+                }
+            }
+            let found = try agent.done("email.search", ["query": "Übersicht"])
+            #expect(found["total"] == 1, "\(found.canonicalText)")
+            #expect(try agent.call("email.list", ["folder": "Nope"])["error"]?["error_type"] == "NotFound")
+            #expect(try agent.messages(["folder": "Entwürfe"]).isEmpty)
+            // A draft is where drafts are, and says what was written.
+            let draft = try agent.done(
+                "email.draft",
+                ["to": ["bob@mail.example"], "subject": "Grüße\r\nBcc: eve@mail.example", "body": "Hallo\n.\nEnde"])
+            let saved = try agent.done("email.read", ["message_id": draft["message_id"] ?? .null])
+            #expect(saved["header"]?["subject"] == "Grüße Bcc: eve@mail.example")
+            #expect(saved["body"] == "Hallo\n.\nEnde")
+            // Sent over both kinds of connection.
+            for account in ["mail", "upgraded"] {
+                let sent = try agent.done(
+                    "email.send",
+                    [
+                        "account": .string(account), "to": ["bob@mail.example"], "subject": .string("By \(account)"),
+                        "body": ".leading dot\n",
+                    ])
+                #expect(sent["state"] == "sent")
+                try await waitUntil { try agent.messages().first?["subject"] == .string("By \(account)") }
+                let arrived = try agent.messages(["account": .string(account)])[0]
+                let read = try agent.done(
+                    "email.read", ["account": .string(account), "message_id": arrived["message_id"] ?? .null])
+                #expect(read["body"]?.string?.hasPrefix(".leading dot") == true)
+            }
+            let refused = try agent.call(
+                "email.send", ["to": ["refused@mail.example"], "subject": "x", "body": "x"])
+            #expect(refused["error"]?["error_type"] == "Conflict", "\(refused.canonicalText)")
+            for bad in ["bob", "bob@mail.example>\r\nRCPT TO:<eve@mail.example", "a b@mail.example", ""] {
+                let reply = try agent.call("email.send", ["to": [.string(bad)], "subject": "x", "body": "x"])
+                #expect(reply["error"]?["error_type"] == "InvalidArguments", "\(bad)")
+            }
+            let wrong = try agent.call("email.list", ["account": "wrong"])
+            #expect(wrong["error"]?["error_type"] == "Unauthenticated", "\(wrong.canonicalText)")
+            #expect(!wrong.canonicalText.contains("not-the-password"))
+            // Held: one is taken back, one is sent in its time.
+            func send(_ subject: String) throws -> JSONValue {
+                try agent.done(
+                    "email.send",
+                    ["to": ["bob@mail.example"], "subject": .string(subject), "body": "x", "undo_for": 2])
+            }
+            let (back, kept) = (try send("Taken back"), try send("Held"))
+            #expect(back["state"] == "held")
+            #expect(try agent.done("email.delete", ["message_id": back["message_id"] ?? .null])["state"] == "cancelled")
+            try await waitUntil { try agent.messages().first?["subject"] == "Held" }
+            let late = try agent.call("email.delete", ["message_id": kept["message_id"] ?? .null])
+            #expect(late["error"]?["error_type"] == "Conflict")
+            #expect(try !agent.messages().contains { $0["subject"] == "Taken back" })
+            // Into the bin, and then for good.
+            let newest = try agent.messages()[0]
+            let binned = try agent.done("email.delete", ["message_id": newest["message_id"] ?? .null])
+            #expect(binned["state"] == "binned" && binned["folder"] == "Trash")
+            let bin = try agent.messages(["folder": "Trash"])
+            #expect(bin.compactMap { $0["subject"]?.string } == ["Held"])
+            #expect(
+                try agent.done("email.delete", ["message_id": bin[0]["message_id"] ?? .null])["state"] == "deleted")
+            #expect(try agent.messages(["folder": "Trash"]).isEmpty)
+        }
+    }
+}
