@@ -93,12 +93,25 @@ package struct Redactor: Sendable {
         }
     }
 
-    /// A result as a row holds it: redacted up to a limit, beyond it by digest and size.
+    /// A result as a row holds it: redacted up to a limit; beyond it by digest and size, with those of its members that are
+    /// short, such as exit codes and what confined a process.
     package func recorded(result: JSONObject) -> JSONValue {
         let bytes = result.canonicalBytes()
         if bytes.count <= Self.longestResult { return .object(redact(result)) }
-        return ["$digest": .string(digest(bytes)), "bytes": .int(Int64(bytes.count))]
+        var recorded: JSONObject = ["$digest": .string(digest(bytes)), "bytes": .int(Int64(bytes.count))]
+        let short = JSONObject(
+            result.members.filter { JSONObject([($0.key, $0.value)]).canonicalBytes().count <= Self.longestMember }.map
+            {
+                ($0.key, $0.value)
+            })
+        let members = redact(short)
+        if members.canonicalBytes().count <= Self.longestResult {
+            for member in members.members where recorded[member.key] == .none { recorded[member.key] = member.value }
+        }
+        return .object(recorded)
     }
+
+    private static let longestMember = 256
 
     /// A member's name: not so long that it could hold something else.
     private func recorded(name: String) -> String {

@@ -118,6 +118,7 @@ extension Engine {
     package func runRetention() async {
         while !Task.isCancelled {
             pruneAsConfigured()
+            emptyTrashAsConfigured()
             do { try await Task.sleep(for: .seconds(86_400)) } catch { return }
         }
     }

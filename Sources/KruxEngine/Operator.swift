@@ -45,6 +45,8 @@ extension Engine {
         case vaultRotate = "vault.rotate"
         case vaultRevoke = "vault.revoke"
         case scheduleEnd = "schedule.end"
+        case trashEmpty = "trash.empty"
+        case trashKeep = "trash.keep"
         case call = "call"
         case status = "status"
     }
@@ -90,6 +92,8 @@ extension Engine {
         case .notificationsRead: return try readNotifications(through: try input.int("through"))
         case .vaultInit, .vaultUnlock, .vaultLock, .vaultPassphrase, .vaultAdd, .vaultRotate, .vaultRevoke:
             return try operateVault(command, input, by: principal)
+        case .trashEmpty: return try emptyTrash(input, by: principal)
+        case .trashKeep: return try setTrashDays(input, by: principal)
         case .scheduleEnd: return try endSchedule(input, by: principal)
         case .call:
             let caller = try caller(agentNamed: try input.text("agent"), via: "operator")

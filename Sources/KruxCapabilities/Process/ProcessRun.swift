@@ -200,6 +200,15 @@ package struct ProcessRun: Capability {
             }
             proxy?.end()
             let changes = context.protectedFiles.end(at: context.clock.now(), repository: repository)
+            // Whatever else the outcome says, where it went stands in the record.
+            if let proxy, proxy.count > 0 {
+                let connections: JSONObject = [
+                    "connections": .array(proxy.connections), "count": .int(Int64(proxy.count)),
+                ]
+                do { try await context.report(connections) } catch {
+                    throw error as? StructuredError ?? StructuredError(.ioFailure, "\(error)")
+                }
+            }
             return Output(entry: entry, result: result, changes: changes, proxy: proxy)
         }
         context.processes.follow(entry) { [proxy] result in
