@@ -107,7 +107,12 @@ package final class ProcessTable: Sendable {
         }
         let files = try OutputFiles(folder, agent, id)
         var launch = launch
-        if context.carried == nil { launch.sink = { stream, bytes in files.write(stream, bytes) } }
+        let progress = CallProgress.current
+        let isKept = context.carried == nil
+        launch.sink = { stream, bytes in
+            progress?.add(bytes, countingLines: true)
+            if isKept { files.write(stream, bytes) }
+        }
         let startedAt = context.clock.now()
         if isBackground { try OutputFiles.mark(folder, agent, id, command, startedAt) }
         let process: ConfinedProcess

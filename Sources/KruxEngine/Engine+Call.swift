@@ -324,10 +324,15 @@ extension Engine {
         var context = context
         context.nested = nested(record.caller, approval: record.approval)
         context.report = { [self] detail in try await report(detail, record, intent: intent) }
-        let result: Result<JSONObject, StructuredError>
-        do throws(StructuredError) { result = .success(try await perform(capability, arguments, context)) } catch {
-            result = .failure(error)
+        let ready = context
+        let progress = CallProgress.current ?? CallProgress()
+        let reports = Task { [self] in await reportProgress(progress, record, intent: intent) }
+        let result = await CallProgress.$current.withValue(progress) { () -> Result<JSONObject, StructuredError> in
+            do throws(StructuredError) { return .success(try await perform(capability, arguments, ready)) } catch {
+                return .failure(error)
+            }
         }
+        reports.cancel()
         return await recordEnd(result, record, intent: intent, also: also)
     }
 

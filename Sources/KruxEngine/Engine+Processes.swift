@@ -21,6 +21,27 @@ extension Engine {
         try await store.writer.write { tx in _ = try audit.append(bytes, tx) }
     }
 
+    /// While a call takes long, a row after ten seconds, and after each time as long again up to an hour.
+    func reportProgress(_ progress: CallProgress, _ record: CallRecord, intent: Int64) async {
+        var elapsed: Int64 = 0
+        var pause: Int64 = 10
+        while true {
+            do { try await Task.sleep(for: .seconds(pause)) } catch { return }
+            elapsed += pause
+            pause = min(elapsed, 3600)
+            let amount = progress.amount
+            do {
+                try await report(
+                    [
+                        "elapsed_seconds": .int(elapsed), "bytes": .int(amount.bytes), "lines": .int(amount.lines),
+                    ], record, intent: intent)
+            } catch {
+                // The outcome says more, and waits until it can be written.
+                log.debug("progress could not be recorded", metadata: ["intent": "\(intent)"])
+            }
+        }
+    }
+
     /// After a crash: what processes had changed that is protected is put back, and the end of those in the background
     /// recorded.
     func recoverProcesses(now: Timestamp) throws {

@@ -20,11 +20,30 @@ struct HeldReply: Sendable {
     static let pulse = Duration.seconds(5)
 
     let style: Style
+    /// What ends the work from outside, for as long as it runs.
+    var cancellations: Cancellations?
+    var cancelKey: String?
+    private let progress = CallProgress()
     let work: @Sendable () async -> HTTPReply
+
+    init(
+        style: Style, cancellations: Cancellations? = nil, cancelKey: String? = nil,
+        work: @escaping @Sendable () async -> HTTPReply
+    ) {
+        self.style = style
+        self.cancellations = cancellations
+        self.cancelKey = cancelKey
+        self.work = work
+    }
 
     func response() async -> Response {
         let result = OneShot<HTTPReply>()
-        let task = Task { result.set(await work()) }
+        let task = Task {
+            let reply = await CallProgress.$current.withValue(progress) { await work() }
+            if let cancelKey { cancellations?.remove(cancelKey) }
+            result.set(reply)
+        }
+        if let cancelKey { cancellations?.add(cancelKey, task, unless: { result.isSet }) }
         if let early = await result.value(within: Self.patience) { return early.response }
         var headers = HTTPFields()
         headers[.cacheControl] = "no-cache, no-transform"
@@ -57,7 +76,11 @@ struct HeldReply: Sendable {
         switch style {
         case .json: Array("\n".utf8)
         case .events(nil): Array(": waiting\n\n".utf8)
-        case .events(let token?): event(MCPServer.progress(token: token, elapsedSeconds: elapsed).canonicalBytes())
+        case .events(let token?):
+            event(
+                MCPServer.progress(
+                    token: token, elapsedSeconds: elapsed, message: progress.text(elapsedSeconds: elapsed)
+                ).canonicalBytes())
         }
     }
 
@@ -66,6 +89,22 @@ struct HeldReply: Sendable {
     }
 
     private func event(_ json: [UInt8]) -> [UInt8] { Array("event: message\ndata: ".utf8) + json + Array("\n\n".utf8) }
+}
+
+/// Requests under way that their client may cancel by name.
+final class Cancellations: Sendable {
+    private let tasks = Mutex<[String: Task<Void, Never>]>([:])
+
+    func add(_ key: String, _ task: Task<Void, Never>, unless isDone: () -> Bool) {
+        tasks.withLock { tasks in
+            if !isDone() { tasks[key] = task }
+        }
+    }
+
+    func remove(_ key: String) { tasks.withLock { $0[key] = nil } }
+
+    /// One that has ended, and one that never was, are cancelled without an effect.
+    func cancel(_ key: String) { tasks.withLock { $0.removeValue(forKey: key) }?.cancel() }
 }
 
 /// A value that comes once, and those who wait for it.
@@ -77,6 +116,8 @@ final class OneShot<Value: Sendable>: Sendable {
     }
 
     private let state = Mutex(State())
+
+    var isSet: Bool { state.withLock { $0.value != nil } }
 
     func set(_ value: Value) {
         let waiters = state.withLock { state in

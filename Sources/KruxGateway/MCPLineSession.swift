@@ -37,26 +37,29 @@ final class MCPLineSession: Sendable {
 
     private func start(_ id: JSONValue, _ method: String, _ params: JSONObject?) {
         let key = id.canonicalText
+        let progress = CallProgress()
         running.withLock { running in
             running[key] = Task { [self] in
-                let reply = await answer(id, method, params)
+                let reply = await CallProgress.$current.withValue(progress) { await answer(id, method, params) }
                 // A cancelled request is answered with silence.
                 let wanted = self.running.withLock { $0.removeValue(forKey: key) } != nil
                 if wanted { connection.write(reply) }
             }
         }
-        if let token = MCPServer.progressToken(in: params) { pulse(key, token) }
+        if let token = MCPServer.progressToken(in: params) { pulse(key, token, progress) }
     }
 
     /// Progress every five seconds while the request runs.
-    private func pulse(_ key: String, _ token: JSONValue) {
+    private func pulse(_ key: String, _ token: JSONValue, _ progress: CallProgress) {
         Task { [self] in
             var elapsed: Int64 = 0
             while true {
                 try? await Task.sleep(for: HeldReply.pulse)
                 elapsed += 5
                 guard running.withLock({ $0[key] != nil }) else { return }
-                connection.write(MCPServer.progress(token: token, elapsedSeconds: elapsed))
+                connection.write(
+                    MCPServer.progress(
+                        token: token, elapsedSeconds: elapsed, message: progress.text(elapsedSeconds: elapsed)))
             }
         }
     }

@@ -116,7 +116,14 @@ struct MCPRoute: Sendable {
             ).response
         case .request(let id, let method, let params):
             if let refusal = checkSession(sessionID, caller, request: id) { return refusal.response }
-            return await answer(server, id, method, params, .legacy)
+            return await answer(
+                server, id, method, params, .legacy, cancelKey: sessionID.map { "\($0) \(id.canonicalText)" })
+        case .notification("notifications/cancelled", let params):
+            if let refusal = checkSession(sessionID, caller) { return refusal.response }
+            if let sessionID, let request = params?["requestId"] {
+                sessions.cancellations.cancel("\(sessionID) \(request.canonicalText)")
+            }
+            return HTTPReply(status: .accepted, body: []).response
         case .notification, .response:
             if let refusal = checkSession(sessionID, caller) { return refusal.response }
             return HTTPReply(status: .accepted, body: []).response
@@ -177,13 +184,17 @@ struct MCPRoute: Sendable {
     }
 
     private func answer(
-        _ server: MCPServer, _ id: JSONValue, _ method: String, _ params: JSONObject?, _ era: MCPServer.Era
+        _ server: MCPServer, _ id: JSONValue, _ method: String, _ params: JSONObject?, _ era: MCPServer.Era,
+        cancelKey: String? = nil
     ) async -> Response {
         guard method == "tools/call", AgentTools.mayTakeLong(tool: params?["name"]?.string) else {
             let (status, json) = await Self.result(server, id, method, params, era)
             return HTTPReply.json(status, json).response
         }
-        return await HeldReply(style: .events(progressToken: MCPServer.progressToken(in: params))) {
+        return await HeldReply(
+            style: .events(progressToken: MCPServer.progressToken(in: params)),
+            cancellations: sessions.cancellations, cancelKey: cancelKey
+        ) {
             let (status, json) = await Self.result(server, id, method, params, era)
             return HTTPReply.json(status, json)
         }.response()

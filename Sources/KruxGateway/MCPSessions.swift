@@ -13,6 +13,8 @@ final class MCPSessions: Sendable {
     private static let most = 10_000
     private static let idleSeconds: Int64 = 3600
     private let entries = Mutex<[String: Entry]>([:])
+    /// Long calls, by `<session> <request>`.
+    let cancellations = Cancellations()
 
     func open(agent: String, now: Timestamp) -> String {
         let id = Engine.randomID()

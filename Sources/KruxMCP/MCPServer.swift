@@ -50,11 +50,11 @@ package struct MCPServer: Sendable {
         }
     }
 
-    package static func progress(token: JSONValue, elapsedSeconds: Int64) -> JSONObject {
+    package static func progress(token: JSONValue, elapsedSeconds: Int64, message: String) -> JSONObject {
         [
             "jsonrpc": "2.0", "method": "notifications/progress",
             "params": [
-                "progressToken": token, "progress": .int(elapsedSeconds), "message": "still running or waiting",
+                "progressToken": token, "progress": .int(elapsedSeconds), "message": .string(message),
             ],
         ]
     }

@@ -87,7 +87,7 @@ struct EngineFixture {
             #expect(try await added("filesystem.append", ["path": "a", "content": "x"]) == ["outcome/denied"])
             #expect(try await added("no.such", [:]) == ["outcome/failed"])
             #expect(try await added("secrets.read_raw", ["name": "x"]) == ["outcome/denied"])
-            #expect(try await added("scheduler.cron_list", [:]) == ["outcome/failed"])
+            #expect(try await added("scheduler.cron_delete", ["job_id": "sc_001"]) == ["outcome/failed"])
             #expect(try await added("filesystem.delete", ["path": "a"]) == ["approval/pending"])
             let effect = try fixture.rows { $0.capability = "filesystem.write" }
             #expect(effect[1].body?["intent"]?.int == effect[0].seq)
@@ -104,7 +104,7 @@ struct EngineFixture {
             #expect(
                 try await fixture.error("filesystem.raed", ["path": "a"]).recoveryActions.first
                     == "Did you mean `filesystem.read`?")
-            #expect(try await fixture.error("scheduler.cron_list", [:]).kind == .capabilityUnavailable)
+
             #expect(try await fixture.error("secrets.export", [:]).kind == .blocked)
         }
     }

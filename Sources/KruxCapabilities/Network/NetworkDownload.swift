@@ -85,6 +85,7 @@ package struct NetworkDownload: Capability {
             let file = try NewFile(workspace, path)
             for try await part in body {
                 try file.append(Array(part.readableBytesView))
+                CallProgress.current?.add(part.readableBytesView)
                 guard file.bytes <= input.most else {
                     throw StructuredError(
                         .tooLarge, "it is larger than \(input.most) bytes", recovery: ["Allow more with max_bytes."])

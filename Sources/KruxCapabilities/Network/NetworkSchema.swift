@@ -157,6 +157,7 @@ struct WebOutput: CapabilityOutput {
         var bytes: [UInt8] = []
         var isTruncated = false
         for try await part in body {
+            CallProgress.current?.add(part.readableBytesView)
             let room = most - bytes.count
             bytes += part.readableBytesView.prefix(room)
             if part.readableBytes > room {

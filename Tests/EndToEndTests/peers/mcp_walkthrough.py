@@ -34,8 +34,8 @@ async def walk(client):
     assert client.protocol_version == expected, client.protocol_version
     tools = {tool.name: tool for tool in (await client.list_tools()).tools}
     assert "filesystem__read" in tools and "kruxos__wait_for_approval" in tools, tools.keys()
-    # Blocked by the system layer, blocked for this agent, and declared without being built.
-    for absent in ["secrets__read_raw", "filesystem__append", "email__send"]:
+    # Blocked by the system layer, and blocked for this agent.
+    for absent in ["secrets__read_raw", "filesystem__append"]:
         assert absent not in tools, absent
     assert tools["filesystem__read"].annotations.read_only_hint is True
 
