@@ -201,13 +201,17 @@ package final class SecretValues: Sendable {
         let forms = try values.filter { $0.count >= Self.shortest }.flatMap { value in
             try value.withBytes { bytes in
                 let raw = Array(bytes)
-                let base64 = Base64.encode(raw)
-                let url = base64.map { $0 == "+" ? "-" : $0 == "/" ? "_" : $0 }
-                let texts = [
-                    Array(base64.utf8.prefix { $0 != UInt8(ascii: "=") }),
-                    Array(String(url).utf8.prefix { $0 != UInt8(ascii: "=") }), Array(raw.hex.utf8),
-                    Array(raw.hex.uppercased().utf8), Self.percentEncoded(raw),
-                ]
+                // Wherever it stands in what was encoded: the signs that hang on it alone.
+                let aligned = (0..<3).map { before -> [UInt8] in
+                    let encoded = Base64.encode(Array(repeating: 0, count: before) + raw)
+                    let first = (before * 8 + 5) / 6
+                    return Array(encoded.utf8.prefix((before + raw.count) * 8 / 6).dropFirst(first))
+                }.filter { $0.count >= Self.shortest }
+                let url = aligned.map { $0.map { $0 == 43 ? 45 : $0 == 47 ? 95 : $0 } }
+                let texts =
+                    aligned + url + [
+                        Array(raw.hex.utf8), Array(raw.hex.uppercased().utf8), Self.percentEncoded(raw),
+                    ]
                 return try ([value] + Set(texts).subtracting([raw]).map { try SecretBytes($0) }).map {
                     Form(bytes: $0, isShort: raw.count < Self.shortestInReplies)
                 }

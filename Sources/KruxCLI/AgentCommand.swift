@@ -10,8 +10,41 @@ struct AgentCommand: AsyncParsableCommand {
         commandName: "agent", abstract: "Create, list and revoke agents.",
         subcommands: [
             Create.self, List.self, Show.self, Mode.self, Role.self, Sessions.self, Session.self, Rotate.self,
-            Revoke.self, Restore.self, Resume.self,
+            Revoke.self, Restore.self, Resume.self, Quota.self,
         ])
+
+    struct Quota: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "How much an agent may keep in its workspace; without limits, as much as there is.",
+            discussion: "Example: kruxos agent quota coder --bytes 10G --files 100000")
+        @OptionGroup var common: CommonOptions
+        @Argument(help: "The agent.") var name: String
+        @Option(help: "Bytes, such as 500M or 10G.") var bytes: String?
+        @Option(help: "Files, folders and links.") var files: Int64?
+
+        mutating func run() async throws {
+            let result = try await OperatorClient(home: try common.resolveHome()).run(
+                .agentQuota,
+                ["name": .string(name), "bytes": .optional(try bytes.map(Self.size)), "files": .optional(files)])
+            if common.json { return Console.print(.object(result)) }
+            let limits = [bytes.map { "\($0) of bytes" }, files.map { "\($0) files" }].compactMap { $0 }
+            Console.print(
+                limits.isEmpty
+                    ? "\(name) may keep as much as there is."
+                    : "\(name) may keep \(limits.joined(separator: " and ")) in its workspace.")
+        }
+
+        /// `1024`, `500M`, `10G`: powers of 1,024.
+        private static func size(_ text: String) throws -> Int64 {
+            let powers: [Character: Int64] = ["K": 10, "M": 20, "G": 30, "T": 40]
+            let power = text.last.flatMap { powers[Character($0.uppercased())] }
+            let digits = power == nil ? text[...] : text.dropLast()
+            guard let number = Int64(digits), number > 0, number <= Int64.max >> (power ?? 0) else {
+                throw ValidationError("`\(text)` is no size; write it like 500M or 10G")
+            }
+            return number << (power ?? 0)
+        }
+    }
 
     struct Create: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Create an agent; its token is shown once.")

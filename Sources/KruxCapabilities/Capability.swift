@@ -105,6 +105,8 @@ package struct CallContext: Sendable {
     /// A secret of the vault for one use, sent to an address or not; `.blocked` beyond its scope.
     package let secret: @Sendable (String, WebAddress?) throws(StructuredError) -> SecretBytes
     package var nested: NestedCalls
+    /// The request under which a person has approved the call.
+    package var approval: String?
     /// Where a secret that stands in the arguments may be sent; nil where none does.
     package var carried: [HostPattern]?
     /// Bytes without values of the vault.

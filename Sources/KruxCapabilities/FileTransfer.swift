@@ -64,6 +64,8 @@ extension Workspace {
             guard replace else { throw FileFailure.error(EEXIST, path.absolute) }
             try requireOwnFile(existing, path)
         }
+        try charge(
+            bytes: Int64(bytes.count) - (existing.map { Int64($0.st_size) } ?? 0), files: existing == nil ? 1 : 0)
         let mode = existing.map { mode_t($0.st_mode & 0o777) } ?? 0o644
         let (descriptor, temporary) = try createTemporary(in: parent, mode: mode, path)
         var renamed = false
@@ -101,6 +103,7 @@ extension Workspace {
                     recovery: ["Name another destination."])
             }
         }
+        try charge(bytes: Int64(status.st_size), files: 1)
         let (output, temporary) = try createTemporary(in: parent, mode: mode_t(status.st_mode & 0o777), destination)
         var renamed = false
         defer {

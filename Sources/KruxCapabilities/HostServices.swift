@@ -88,8 +88,8 @@ package struct HostServices: Sendable {
     package let secrets: @Sendable () throws(StructuredError) -> [SecretProfile]
     /// By its IANA name; nil for none.
     package let timeZone: @Sendable (String) -> TimeZoneTable?
-    /// Keeps mail of an account for so many seconds before it is sent.
-    package let holdMail: @Sendable (String, OutgoingMail, Int64) async throws(StructuredError) -> HeldMail
+    /// Keeps mail of an account for so many seconds before it is sent, with the request that it was approved by.
+    package let holdMail: @Sendable (String, OutgoingMail, Int64, String?) async throws(StructuredError) -> HeldMail
     /// Takes held mail back.
     package let cancelMail: @Sendable (String) async throws(StructuredError) -> Void
 
@@ -99,9 +99,10 @@ package struct HostServices: Sendable {
         offers: @escaping @Sendable () -> [Offer], health: @escaping @Sendable () -> Health,
         secrets: @escaping @Sendable () throws(StructuredError) -> [SecretProfile] = { [] },
         timeZone: @escaping @Sendable (String) -> TimeZoneTable? = { _ in nil },
-        holdMail: @escaping @Sendable (String, OutgoingMail, Int64) async throws(StructuredError) -> HeldMail = {
-            _, _, _ throws(StructuredError) in throw StructuredError(.unavailable, "no mail is held here")
-        },
+        holdMail: @escaping @Sendable (String, OutgoingMail, Int64, String?) async throws(StructuredError) -> HeldMail =
+            {
+                _, _, _, _ throws(StructuredError) in throw StructuredError(.unavailable, "no mail is held here")
+            },
         cancelMail: @escaping @Sendable (String) async throws(StructuredError) -> Void = {
             id throws(StructuredError) in throw MessageID.unknown(id)
         }

@@ -86,7 +86,8 @@ package final class ProtectedFiles: Sendable {
     /// - Parameter repository: where git has just made a repository, whose own settings stay if they are git's usual ones.
     /// - Returns: what had been changed, in words: one line for each place.
     package func end(at time: Timestamp, repository: FreshRepository? = nil) -> [String] {
-        held.withLock { held in
+        workspace.meter.forget()
+        return held.withLock { held in
             held.count -= 1
             // What may be another process's is not taken for git's.
             let repository = held.isShared ? nil : repository

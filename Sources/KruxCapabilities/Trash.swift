@@ -22,6 +22,7 @@ struct Trash {
     private func make(
         _ path: Workspace.Path, at time: Timestamp, _ fill: (Int32) throws(StructuredError) -> Void
     ) throws(StructuredError) -> String {
+        workspace.meter.forget()
         let id = "tr_" + randomBytes(8).hex
         guard mkdirat(workspace.trash, id, 0o700) == 0 else { throw FileFailure.error(errno, path.absolute) }
         let folder = openat(workspace.trash, id, openPathOnly | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
@@ -86,7 +87,10 @@ struct Trash {
         defer { close(folder) }
         let parent = try workspace.openParent(destination)
         defer { close(parent) }
+        workspace.meter.forget()
+        try workspace.charge(bytes: 0)
         let result = krux_renameat2(folder, "entry", parent, destination.name, 1)
+        workspace.meter.forget()
         if result < 0 { throw FileFailure.error(-result, destination.absolute) }
         unlinkat(folder, "info.json", 0)
         unlinkat(workspace.trash, id, AT_REMOVEDIR)

@@ -17,6 +17,7 @@ package final class Workspace: Sendable {
     package let descriptor: Int32
     /// Where deleted things go: outside what the agent's processes see, on the same file system.
     package let trash: Int32
+    let meter = QuotaMeter()
 
     private static let resolve = UInt64(0x08 | 0x04 | 0x02)
 
@@ -254,6 +255,7 @@ package final class Workspace: Sendable {
             let here = self.path(Array(path.components[...count]))
             let parent = try open(folder(of: here), openPathOnly | O_DIRECTORY)
             defer { close(parent) }
+            if faccessat(parent, here.name, F_OK, AT_SYMLINK_NOFOLLOW) != 0 { try charge(bytes: 0, files: 1) }
             if mkdirat(parent, here.name, 0o755) == 0 {
                 made += 1
             } else if errno != EEXIST {

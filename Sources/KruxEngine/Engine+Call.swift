@@ -323,6 +323,7 @@ extension Engine {
         }
         var context = context
         context.nested = nested(record.caller, approval: record.approval)
+        context.approval = record.approval
         context.report = { [self] detail in try await report(detail, record, intent: intent) }
         let ready = context
         let progress = CallProgress.current ?? CallProgress()
@@ -478,8 +479,8 @@ extension Engine {
                 offers: { [self] in offers(to: caller) }, health: { [self] in health },
                 secrets: { [self] () throws(StructuredError) in try secrets(of: caller.agent.name) },
                 timeZone: { TimeZones.table($0) },
-                holdMail: { [self] account, mail, seconds async throws(StructuredError) in
-                    try await holdMail(account, mail, seconds, caller)
+                holdMail: { [self] account, mail, seconds, approval async throws(StructuredError) in
+                    try await holdMail(account, mail, seconds, approval, caller)
                 },
                 cancelMail: { [self] id async throws(StructuredError) in
                     try await cancelMail(id, caller.agent.name)

@@ -8,7 +8,7 @@ import Logging
 
 /// Mail that is held before it is sent, so that it can be taken back.
 extension Engine {
-    func holdMail(_ account: String, _ mail: OutgoingMail, _ seconds: Int64, _ caller: Caller)
+    func holdMail(_ account: String, _ mail: OutgoingMail, _ seconds: Int64, _ approval: String?, _ caller: Caller)
         async throws(StructuredError)
         -> HeldMail
     {
@@ -18,7 +18,8 @@ extension Engine {
             let audit = audit
             let held = try await store.writer.write { tx in
                 let held = try HeldMailTable.insert(
-                    tx, agent: agent, account: account, mail.json, now: now, sendAt: now.advanced(bySeconds: seconds))
+                    tx, agent: agent, account: account, approval: approval, mail.json, now: now,
+                    sendAt: now.advanced(bySeconds: seconds))
                 try audit.append(
                     Self.mailRow(held.id, agent, now, ["event": "held", "send_at": .string(held.sendAt.rfc3339)]), tx)
                 return held
@@ -71,23 +72,26 @@ extension Engine {
         }
     }
 
-    /// Sends a held message, at most once; it is decided again, so that what policy blocks by now is not sent.
-    func sendHeldMail(_ held: HeldMail) async {
+    /// Marks a held message as being sent, so that no crash sends it twice.
+    /// - Returns: false when it has been taken back in this moment.
+    func beginMail(_ held: HeldMail) throws -> Bool {
         let audit = audit
+        let now = clock.now()
         do {
-            let now = clock.now()
-            try await store.writer.write { tx in
+            try store.writer.writeAndWait { tx in
                 try HeldMailTable.move(tx, held.id, from: "held", to: "sending")
                 try audit.append(Self.mailRow(held.id, held.agent, now, ["event": "sending"]), tx)
             }
-        } catch {
-            // Taken back in this moment, or not recordable: then it is not sent, and looked at again later.
-            try? await Task.sleep(for: .seconds(5))
-            log.warning(
-                "held mail was not sent",
-                metadata: ["message": "\(held.id)", "reason": "\(Self.structured(error).description)"])
-            return
+            return true
+        } catch let error as StructuredError where error.kind == .conflict {
+            return false
         }
+    }
+
+    /// Sends a message that has been marked; it is decided again, so that what policy blocks by now is not sent, nor what a
+    /// person must see by now and has not.
+    func sendHeldMail(_ held: HeldMail) async {
+        let audit = audit
         var detail: JSONObject
         var state = "sent"
         var failure: String?
@@ -98,6 +102,11 @@ extension Engine {
             let policy = policy.compiled
             let decision = policy.decide(prepared.facts)
             if decision.tier == .blocked { throw blocked(decision, policy, prepared) }
+            guard decision.tier <= .notify || held.approval != nil else {
+                throw StructuredError(
+                    .blocked, "it needs approval since it was held, and nobody has approved it",
+                    recovery: ["Send it again."], context: decision.json(policy))
+            }
             let id = try await EmailSend.deliver(prepared.arguments, try context(caller, prepared, decision))
             detail = ["event": "sent", "message_header_id": .string(id)]
         } catch {

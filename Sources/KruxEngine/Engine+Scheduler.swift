@@ -22,14 +22,9 @@ extension Engine {
                             group.addTask { [self] in await run(schedule) }
                         }
                     }
-                    for held in try store.read({ try HeldMailTable.due($0, at: clock.now()) })
-                    where running.withLock({ $0.insert(held.id).inserted }) {
-                        group.addTask { [self] in
-                            await sendHeldMail(held)
-                            running.withLock { _ = $0.remove(held.id) }
-                        }
+                    for held in try store.read({ try HeldMailTable.due($0, at: clock.now()) }) {
+                        if try beginMail(held) { group.addTask { [self] in await sendHeldMail(held) } }
                     }
-                    // What is under way is not waited for: it is due no more once it has begun.
                     let next = try store.read { tx in
                         [try ScheduleTable.nextDue(tx), try HeldMailTable.nextDue(tx)].compactMap { $0 }.min()
                     }

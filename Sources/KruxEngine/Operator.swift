@@ -45,6 +45,7 @@ extension Engine {
         case vaultRotate = "vault.rotate"
         case vaultRevoke = "vault.revoke"
         case scheduleEnd = "schedule.end"
+        case agentQuota = "agent.quota"
         case trashEmpty = "trash.empty"
         case trashKeep = "trash.keep"
         case call = "call"
@@ -92,6 +93,7 @@ extension Engine {
         case .notificationsRead: return try readNotifications(through: try input.int("through"))
         case .vaultInit, .vaultUnlock, .vaultLock, .vaultPassphrase, .vaultAdd, .vaultRotate, .vaultRevoke:
             return try operateVault(command, input, by: principal)
+        case .agentQuota: return try setQuota(input, by: principal)
         case .trashEmpty: return try emptyTrash(input, by: principal)
         case .trashKeep: return try setTrashDays(input, by: principal)
         case .scheduleEnd: return try endSchedule(input, by: principal)

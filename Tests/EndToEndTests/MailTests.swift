@@ -77,6 +77,37 @@ import Testing
         throw TestFailure("it did not come about")
     }
 
+    /// A server, or somebody on the way to it, who agrees to encrypt and goes on in the clear: nothing of it is believed, and
+    /// nothing is said to it.
+    @Test func nothingIsBelievedThatIsNotEncrypted() async throws {
+        try await withTemporaryFolder { folder in
+            let peer = try PeerProcess("mail_injector.py", [])
+            defer { peer.stop() }
+            let ports = peer.firstLine.split(separator: " ")
+            try #require(ports.count == 2)
+            let policy = "name: org\ncapabilities:\n  \"*\": { tier: autonomous }\n"
+            try await RealGateway.with(policies: ["org.yaml": policy]) { gateway, token in
+                let passphrase = folder + "/passphrase"
+                try write("correct horse battery\n", to: passphrase)
+                #expect(try gateway.kruxos.run("vault", "init", "--passphrase-file", passphrase).code == 0)
+                let account =
+                    "{\"imap\":\"imap://localhost:\(ports[0])\",\"smtp\":\"smtp://localhost:\(ports[1])\",\"username\":\"u\",\"password\":\"not-to-be-seen\",\"from\":\"a@b.example\"}"
+                let added = try gateway.kruxos.run(
+                    "vault", "add", "mail", "--capability", "email.*", "--host", "localhost:\(ports[0])", "--host",
+                    "localhost:\(ports[1])", input: account)
+                #expect(added.code == 0, "\(added.errors)")
+                let agent = Agent(gateway: gateway, token: token)
+                for _ in 0..<6 {
+                    let list = try agent.call("email.list")
+                    #expect(list["error"]?["error_type"] == "IOFailure", "\(list.canonicalText)")
+                    let sent = try agent.call(
+                        "email.send", ["to": ["c@d.example"], "subject": "x", "body": "x"])
+                    #expect(sent["error"]?["error_type"] == "IOFailure", "\(sent.canonicalText)")
+                }
+            }
+        }
+    }
+
     @Test func mailIsReadSentHeldAndDeleted() async throws {
         try await with { agent, servers in
             // What is there is read without being marked as read.

@@ -51,6 +51,8 @@ CREATE TABLE held_mail (
     id TEXT NOT NULL UNIQUE,
     agent TEXT NOT NULL REFERENCES agents (name),
     account TEXT NOT NULL,
+    -- The request that a person approved it by.
+    approval TEXT,
     -- Canonical JSON: {to, cc, bcc, subject, body, in_reply_to?}; null once it has ended.
     message TEXT,
     state TEXT NOT NULL CHECK (state IN ('held', 'sending', 'sent', 'failed', 'cancelled', 'unknown')),
@@ -59,3 +61,10 @@ CREATE TABLE held_mail (
     error TEXT
 ) STRICT;
 CREATE INDEX held_mail_due ON held_mail (send_at) WHERE state = 'held';
+
+-- How much agents may keep in their workspaces; null for as much as there is.
+CREATE TABLE quotas (
+    agent TEXT NOT NULL PRIMARY KEY REFERENCES agents (name),
+    bytes INTEGER,
+    files INTEGER
+) STRICT, WITHOUT ROWID;

@@ -41,11 +41,11 @@ package struct EmailRead: Capability {
         return try await MailAccount(input.account, context).read { client in
             try await id.open(&client, readOnly: true)
             let found = try await client.fetch(
-                [id.number], "FLAGS RFC822.SIZE BODY.PEEK[]<0.\(Self.mostBytes)>")
+                [id.number], "FLAGS RFC822.SIZE BODY.PEEK[]<0.\(Self.mostBytes)>", budget: Self.mostBytes + (1 << 20))
             guard let members = found[id.number], let bytes = members["BODY[]"]?.bytes else {
                 throw MessageID.unknown(id.text)
             }
-            let message = MailMessage(bytes)
+            let message = try await MailMessage.reading { MailMessage(bytes) }
             let size = members["RFC822.SIZE"]?.text.flatMap { Int($0) } ?? bytes.count
             var json: JSONObject = [
                 "header": MailList.header(members, id), "cc": .strings(message.cc), "body": .string(message.text),

@@ -77,8 +77,10 @@ struct MailList: CapabilityOutput {
             let newest = Array(numbers.suffix(limit))
             let found = try await client.fetch(
                 newest, "FLAGS RFC822.SIZE BODY.PEEK[HEADER.FIELDS (FROM TO SUBJECT DATE)]")
-            let messages = newest.reversed().compactMap { number in
-                found[number].map { header($0, MessageID(folder: folder, validity: validity, number: number)) }
+            let messages = try await MailMessage.reading {
+                newest.reversed().compactMap { number in
+                    found[number].map { header($0, MessageID(folder: folder, validity: validity, number: number)) }
+                }
             }
             return MailList(messages: messages, total: numbers.count)
         }

@@ -40,7 +40,7 @@ package struct EmailSend: Capability {
             return Output(
                 json: ["state": "sent", "message_id": .string(try await Self.send(input.mail, account, context.clock))])
         }
-        let held = try await context.host.holdMail(input.account, input.mail, input.undoSeconds)
+        let held = try await context.host.holdMail(input.account, input.mail, input.undoSeconds, context.approval)
         return Output(
             json: ["state": "held", "message_id": .string(held.id), "send_at": .string(held.sendAt.rfc3339)])
     }
@@ -71,7 +71,7 @@ package struct EmailSend: Capability {
         let held = input.undoSeconds == 0 ? "" : ", held for \(input.undoSeconds) s"
         return Preview(
             "Sends mail to \(mail.to.joined(separator: ", "))\(copies)\(blind)\(held)", .files,
-            (["Subject: \(mail.subject)", ""]
+            (["Subject: \(String(mail.subject.map { $0.isNewline ? " " : $0 }))", ""]
                 + mail.body.split(separator: "\n", omittingEmptySubsequences: false).map(String.init))
                 .map { context.scrub($0) })
     }

@@ -4,15 +4,20 @@ package import KruxStore
 /// Mail that waits for its time, in which it can be taken back.
 package struct HeldMail: Sendable {
     package let id: String, agent: String, account: String
+    /// The request that a person approved it by.
+    package let approval: String?
     package let arguments: JSONObject
     package let sendAt: Timestamp
 
     package static func isID(_ text: String) -> Bool { text.hasPrefix("ml_") }
 
-    package init(id: String, agent: String, account: String, arguments: JSONObject, sendAt: Timestamp) {
+    package init(
+        id: String, agent: String, account: String, approval: String?, arguments: JSONObject, sendAt: Timestamp
+    ) {
         self.id = id
         self.agent = agent
         self.account = account
+        self.approval = approval
         self.arguments = arguments
         self.sendAt = sendAt
     }
@@ -20,10 +25,11 @@ package struct HeldMail: Sendable {
 
 /// The table of held mail. Each change is made in the caller's transaction, beside its row of the record.
 package enum HeldMailTable {
-    package static let mostOfAgent: Int64 = 100
+    package static let mostOfAgent: Int64 = 20
 
     package static func insert(
-        _ tx: WriteTx, agent: String, account: String, _ message: JSONObject, now: Timestamp, sendAt: Timestamp
+        _ tx: WriteTx, agent: String, account: String, approval: String?, _ message: JSONObject, now: Timestamp,
+        sendAt: Timestamp
     ) throws -> HeldMail {
         let held =
             try tx.first(
@@ -38,22 +44,22 @@ package enum HeldMailTable {
         let digits = "\(number)"
         let id = "ml_" + String(repeating: "0", count: max(0, 3 - digits.utf8.count)) + digits
         try tx.execute(
-            "INSERT INTO held_mail (number, id, agent, account, message, state, created_at, send_at) VALUES (?, ?, ?, ?, ?, 'held', ?, ?)",
+            "INSERT INTO held_mail (number, id, agent, account, approval, message, state, created_at, send_at) VALUES (?, ?, ?, ?, ?, ?, 'held', ?, ?)",
             [
-                .int(number), .text(id), .text(agent), .text(account),
+                .int(number), .text(id), .text(agent), .text(account), .optional(approval),
                 .text(JSONValue.object(message).canonicalText), .int(now.microseconds), .int(sendAt.microseconds),
             ])
-        return HeldMail(id: id, agent: agent, account: account, arguments: message, sendAt: sendAt)
+        return HeldMail(id: id, agent: agent, account: account, approval: approval, arguments: message, sendAt: sendAt)
     }
 
     /// Held ones whose time has come.
     package static func due(_ tx: any ReadTx, at now: Timestamp) throws -> [HeldMail] {
         try tx.rows(
-            "SELECT id, agent, account, message, send_at FROM held_mail WHERE state = 'held' AND send_at <= ? ORDER BY send_at, number LIMIT 100",
+            "SELECT id, agent, account, message, send_at, approval FROM held_mail WHERE state = 'held' AND send_at <= ? ORDER BY send_at, number LIMIT 100",
             [.int(now.microseconds)]
         ) {
             HeldMail(
-                id: $0.text(0), agent: $0.text(1), account: $0.text(2),
+                id: $0.text(0), agent: $0.text(1), account: $0.text(2), approval: $0.optionalText(5),
                 arguments: try JSONParser.parse($0.text(3)).object ?? [:], sendAt: Timestamp(microseconds: $0.int(4)))
         }
     }

@@ -17,22 +17,24 @@ struct IMAPClient {
 
     private var stream: MailStream
     private var number = 0
-    /// A server may send what it likes; beyond this it is not listened to.
-    private static let largestResponse = 64 << 20
+    /// Bytes that the answer to a command may still have: a server may send what it likes, and is not listened to beyond it.
+    private var budget = 0
+    private static let usualBudget = 2 << 20
 
     /// Greets and encrypts.
     init(_ stream: MailStream, _ account: MailAccount) async throws {
         self.stream = stream
-        let greeting = try await response()
-        guard greeting.first?.text == "*", greeting.dropFirst().first?.text?.uppercased() != "BYE" else {
-            throw MailFailure(kind: .ioFailure, text: "that is no IMAP server, or it turns us away")
-        }
-        if !account.imap.isImplicit {
-            _ = try await command("STARTTLS")
-            try await self.stream.startTLS(account.imap, authority: account.authority)
+        budget = Self.usualBudget
+        // After STARTTLS there is no second greeting.
+        if account.imap.isImplicit {
+            let greeting = try await response()
+            guard greeting.first?.text == "*", greeting.dropFirst().first?.text?.uppercased() != "BYE" else {
+                throw MailFailure(kind: .ioFailure, text: "that is no IMAP server, or it turns us away")
+            }
         }
         let login = account.secret("\0\(account.username)\0", "")
         number += 1
+        budget = Self.usualBudget
         try await self.stream.write(line: "a\(number) AUTHENTICATE PLAIN")
         var line = try await self.stream.line()
         while line.first == UInt8(ascii: "*") { line = try await self.stream.line() }
@@ -40,9 +42,9 @@ struct IMAPClient {
             throw MailFailure(kind: .ioFailure, text: "the IMAP server does not take a plain login", isFinal: true)
         }
         try await self.stream.write(line: Base64Text.encode(login))
-        do { _ = try await finish() } catch let failure as MailFailure {
+        do { _ = try await finish() } catch is MailFailure {
             throw MailFailure(
-                kind: .unauthenticated, text: "the IMAP server refuses the login: \(failure.text)", isFinal: true)
+                kind: .unauthenticated, text: "the IMAP server refuses the login", isFinal: true)
         }
     }
 
@@ -50,7 +52,10 @@ struct IMAPClient {
 
     /// Sends a command and gives its untagged responses.
     /// - Parameter literals: sent one by one where the text has `{}`.
-    mutating func command(_ text: String, literals: [[UInt8]] = []) async throws -> [[Value]] {
+    /// - Parameter budget: bytes that its answer may have.
+    mutating func command(_ text: String, literals: [[UInt8]] = [], budget: Int = usualBudget) async throws -> [[Value]]
+    {
+        self.budget = budget
         number += 1
         let parts = ("a\(number) " + text).components(separatedBy: "{}")
         for (index, part) in parts.enumerated() {
@@ -92,21 +97,18 @@ struct IMAPClient {
     /// One response with its literals, as values.
     private mutating func response() async throws -> [Value] {
         var pieces: [(line: [UInt8], literal: [UInt8]?)] = []
-        var size = 0
+        func spend(_ count: Int) throws {
+            budget -= count
+            if budget < 0 { throw MailFailure(kind: .tooLarge, text: "the server sends more than was asked for") }
+        }
         while true {
             let line = try await stream.line()
-            size += line.count
-            guard size <= Self.largestResponse else {
-                throw MailFailure(kind: .tooLarge, text: "the server sent more than 64 MiB")
-            }
+            try spend(line.count + 2)
             guard let count = Self.literal(line) else {
                 pieces.append((line, nil))
                 break
             }
-            size += count
-            guard size <= Self.largestResponse else {
-                throw MailFailure(kind: .tooLarge, text: "the server sent more than 64 MiB")
-            }
+            try spend(count)
             pieces.append((Array(line[..<(line.lastIndex(of: UInt8(ascii: "{")) ?? 0)]), try await stream.bytes(count)))
         }
         var parser = Parser(pieces)
@@ -214,11 +216,14 @@ struct IMAPClient {
     }
 
     /// What is asked of messages: by number, by the item's name in capitals.
-    mutating func fetch(_ numbers: [Int64], _ items: String) async throws -> [Int64: [String: Value]] {
+    /// - Parameter budget: bytes of all of them together.
+    mutating func fetch(_ numbers: [Int64], _ items: String, budget: Int = 16 << 20) async throws
+        -> [Int64: [String: Value]]
+    {
         if numbers.isEmpty { return [:] }
         let set = numbers.map { "\($0)" }.joined(separator: ",")
         var found: [Int64: [String: Value]] = [:]
-        for response in try await command("UID FETCH \(set) (UID \(items))") {
+        for response in try await command("UID FETCH \(set) (UID \(items))", budget: budget) {
             guard response.count >= 3, response[1].text?.uppercased() == "FETCH", let list = response[2].list else {
                 continue
             }
@@ -303,7 +308,7 @@ struct IMAPClient {
             if code.isEmpty {
                 result += "&"
             } else {
-                let bytes = Base64Text.decode(String(code.map { $0 == "," ? "/" : $0 }))
+                let bytes = Base64Text.decode(code.utf8.map { $0 == UInt8(ascii: ",") ? UInt8(ascii: "/") : $0 })
                 var units: [UInt16] = []
                 for index in stride(from: 0, to: bytes.count - 1, by: 2) {
                     units.append(UInt16(bytes[index]) << 8 | UInt16(bytes[index + 1]))
@@ -320,10 +325,27 @@ struct IMAPClient {
 enum Base64Text {
     static func encode(_ bytes: [UInt8]) -> String { Data(bytes).base64EncodedString() }
 
-    static func decode(_ text: String) -> [UInt8] {
-        var kept = text.filter { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "+" || $0 == "/") }
-        if kept.count % 4 == 1 { kept.removeLast() }
-        kept += String(repeating: "=", count: (4 - kept.count % 4) % 4)
-        return Data(base64Encoded: kept).map { [UInt8]($0) } ?? []
+    static func decode(_ text: some Sequence<UInt8>) -> [UInt8] {
+        var result: [UInt8] = []
+        var bits: UInt32 = 0
+        var count = 0
+        for byte in text {
+            let value: UInt8
+            switch byte {
+            case 65...90: value = byte - 65
+            case 97...122: value = byte - 71
+            case 48...57: value = byte + 4
+            case UInt8(ascii: "+"): value = 62
+            case UInt8(ascii: "/"): value = 63
+            default: continue
+            }
+            bits = bits << 6 | UInt32(value)
+            count += 6
+            if count >= 8 {
+                count -= 8
+                result.append(UInt8(truncatingIfNeeded: bits >> UInt32(count)))
+            }
+        }
+        return result
     }
 }

@@ -1,5 +1,6 @@
 import KruxCore
 import KruxCrypto
+import NIOSSL
 
 /// A mail account, as a secret of the vault holds it: `{"imap": "imaps://host", "smtp": "smtps://host", "username",
 /// "password", "from", "ca_file"?}`.
@@ -93,6 +94,12 @@ struct MailAccount: Sendable {
         }
     }
 
+    private static func untrusted(_ server: MailServer) -> StructuredError {
+        StructuredError(
+            .ioFailure, "`\(server.host)` has no certificate that holds for it, or does not encrypt",
+            recovery: ["Tell your supervisor: the account's `ca_file` may be missing."])
+    }
+
     static func speak<R>(_ server: MailServer, _ body: () async throws -> R) async throws(StructuredError) -> R {
         do {
             return try await body()
@@ -103,6 +110,12 @@ struct MailAccount: Sendable {
                 failure.kind, "\(server.host): \(failure.text)",
                 recovery: [failure.isFinal ? "Change what the server refuses." : "Try again later."],
                 retryable: !failure.isFinal)
+        } catch is NIOSSLError {
+            throw untrusted(server)
+        } catch is NIOSSLExtraError {
+            throw untrusted(server)
+        } catch is BoringSSLError {
+            throw untrusted(server)
         } catch {
             throw StructuredError(
                 .ioFailure, "`\(server.host)` cannot be reached: \(String(describing: error).prefix(300))",

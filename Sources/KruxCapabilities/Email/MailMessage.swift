@@ -1,11 +1,12 @@
 import Foundation
 package import KruxCore
 import KruxCrypto
+import NIOPosix
 
 /// A message as RFC 5322 and MIME (RFC 2045 to 2049) write it, read as far as a text can be made of it. Whatever a message
 /// is, reading it ends: nothing is believed of it.
-struct MailMessage {
-    struct Attachment {
+struct MailMessage: Sendable {
+    struct Attachment: Sendable {
         let name: String, type: String, bytes: Int
     }
 
@@ -15,6 +16,17 @@ struct MailMessage {
     /// Plain where there is any, else what is left of HTML.
     private(set) var text = ""
     private(set) var attachments: [Attachment] = []
+
+    /// Threads for reading messages, so that whatever somebody sent holds up nobody but who reads it.
+    private static let pool: NIOThreadPool = {
+        let pool = NIOThreadPool(numberOfThreads: 2)
+        pool.start()
+        return pool
+    }()
+
+    static func reading<R: Sendable>(_ work: @escaping @Sendable () -> R) async throws -> R {
+        try await pool.runIfActive(work)
+    }
 
     private static let deepest = 20
     private static let mostParts = 1000
@@ -36,55 +48,80 @@ struct MailMessage {
 
     // MARK: Headers
 
-    /// Names in lower case with their first value, unfolded; and the body.
+    private static let longestHeaders = 256 << 10
+    private static let longestHeader = 16 << 10
+    private static let longestWords = 4 << 10
+
+    /// Names in lower case with their first value, unfolded; and the body. What is beyond the limits is left out.
     private static func split(_ bytes: ArraySlice<UInt8>) -> ([String: String], ArraySlice<UInt8>) {
-        var headers: [String: String] = [:]
+        var headers: [String: [UInt8]] = [:]
         var name: String?
-        var rest = bytes
-        while !rest.isEmpty {
-            let end = rest.firstIndex(of: 10) ?? rest.endIndex
-            var line = rest[rest.startIndex..<end]
-            rest = rest[min(end + 1, rest.endIndex)...]
+        var index = bytes.startIndex
+        while index < bytes.endIndex {
+            let end = bytes[index...].firstIndex(of: 10) ?? bytes.endIndex
+            var line = bytes[index..<end]
+            let isBeyond = index - bytes.startIndex > longestHeaders
+            index = min(end + 1, bytes.endIndex)
             if line.last == 13 { line = line.dropLast() }
             if line.isEmpty { break }
-            let text = decoded(Array(line.prefix(64 << 10)), "utf-8")
-            if let first = text.first, first == " " || first == "\t" {
-                if let name, let value = headers[name], value.utf8.count < 64 << 10 {
-                    headers[name] = value + " " + text.trimmingCharacters(in: .whitespaces)
+            if isBeyond { continue }
+            line = line.prefix(longestHeader)
+            if line.first == 32 || line.first == 9 {
+                if let name, headers[name, default: []].count + line.count <= longestHeader {
+                    headers[name, default: []] += [32] + line.drop { $0 == 32 || $0 == 9 }
                 }
-            } else if let colon = text.firstIndex(of: ":") {
-                let found = text[..<colon].lowercased().trimmingCharacters(in: .whitespaces)
-                name = headers[found] == nil ? found : nil
-                if headers[found] == nil {
-                    headers[found] = text[text.index(after: colon)...].trimmingCharacters(in: .whitespaces)
-                }
+            } else if let colon = line.prefix(200).firstIndex(of: UInt8(ascii: ":")) {
+                let found = String(decoding: line[..<colon], as: UTF8.self).lowercased().trimmingCharacters(
+                    in: .whitespaces)
+                name = headers.keys.contains(found) ? nil : found
+                if name != nil { headers[found] = Array(line[(colon + 1)...].drop { $0 == 32 || $0 == 9 }) }
             }
         }
-        return (headers, rest)
+        return (headers.mapValues { decoded($0, "utf-8") }, bytes[index...])
     }
 
     /// Encoded words (RFC 2047) as text, controls as blanks.
     static func words(_ text: String) -> String {
-        var result = ""
-        var rest = text[...]
-        var followsWord = false
-        while let match = rest.firstMatch(of: /=\?([^?\s]{1,64})\?([BbQq])\?([^?\s]*)\?=/) {
-            let before = rest[..<match.range.lowerBound]
-            // Blanks between two encoded words are no part of the text.
-            if !(followsWord && before.allSatisfy(\.isWhitespace)) { result += before }
-            let charset = match.output.1.prefix { $0 != "*" }
-            let bytes =
-                match.output.2.lowercased() == "b"
-                ? Base64Text.decode(String(match.output.3))
-                : quotedPrintable(Array(match.output.3.replacing("_", with: "=20").utf8)[...])
-            result += decoded(bytes, String(charset))
-            rest = rest[match.range.upperBound...]
-            followsWord = true
+        var result: [UInt8] = []
+        var rest = Array(text.utf8.prefix(longestWords))[...]
+        // Where an encoded word has just ended, with nothing but blanks since.
+        var wordEnd: Int?
+        while let byte = rest.first {
+            if let (word, length) = encodedWord(rest) {
+                // Blanks between two encoded words are no part of the text.
+                if let end = wordEnd { result.removeSubrange(end...) }
+                result += Array(word.utf8)
+                wordEnd = result.count
+                rest = rest.dropFirst(length)
+            } else {
+                if byte != 32, byte != 9 { wordEnd = nil }
+                result.append(byte)
+                rest = rest.dropFirst()
+            }
         }
-        result += rest
-        return String(
-            String.UnicodeScalarView(result.unicodeScalars.map { $0.value < 32 || $0.value == 127 ? " " : $0 }).prefix(
-                1000))
+        let scalars = String(decoding: result, as: UTF8.self).unicodeScalars.map { scalar -> UnicodeScalar in
+            scalar.value < 32 || scalar.value == 127 ? " " : scalar
+        }
+        return String(String.UnicodeScalarView(scalars.prefix(1000)))
+    }
+
+    /// `=?charset?q?text?=` at the beginning, with its length.
+    private static func encodedWord(_ bytes: ArraySlice<UInt8>) -> (String, Int)? {
+        guard bytes.starts(with: Array("=?".utf8)) else { return nil }
+        let head = bytes.dropFirst(2).prefix(64)
+        guard let mark = head.firstIndex(of: UInt8(ascii: "?")), mark + 2 < bytes.endIndex,
+            bytes[mark + 2] == UInt8(ascii: "?")
+        else { return nil }
+        let kind = bytes[mark + 1] | 0x20
+        guard kind == UInt8(ascii: "b") || kind == UInt8(ascii: "q") else { return nil }
+        let text = bytes[(mark + 3)...].prefix { $0 != UInt8(ascii: "?") && $0 != 32 }
+        guard bytes[text.endIndex...].starts(with: Array("?=".utf8)) else { return nil }
+        let charset = String(decoding: head[..<mark].prefix { $0 != UInt8(ascii: "*") }, as: UTF8.self)
+        let content =
+            kind == UInt8(ascii: "b")
+            ? Base64Text.decode(text)
+            : quotedPrintable(text.map { $0 == UInt8(ascii: "_") ? 32 : $0 }[...])
+        return (decoded(content, charset), text.endIndex + 2 - bytes.startIndex)
     }
 
     /// A list at its commas, those in quotes and angles left alone.
@@ -92,7 +129,7 @@ struct MailMessage {
         var found: [String] = []
         var current = ""
         var isQuoted = false
-        for character in text {
+        for character in text.prefix(16 << 10) {
             if character == "\"" { isQuoted.toggle() }
             if character == ",", !isQuoted {
                 found.append(current)
@@ -108,7 +145,8 @@ struct MailMessage {
 
     /// RFC 3339; as it stands where it is no date.
     private static func date(_ text: String) -> String {
-        let bare = text.replacing(/\([^)]*\)/, with: "").trimmingCharacters(in: .whitespaces)
+        // Without a comment at its end.
+        let bare = String(text.prefix(80)).prefix { $0 != "(" }.trimmingCharacters(in: .whitespaces)
         let formatter = DateFormatter()
         formatter.locale = Locale(identifier: "en_US_POSIX")
         for format in ["EEE, d MMM yyyy HH:mm:ss Z", "d MMM yyyy HH:mm:ss Z", "EEE, d MMM yyyy HH:mm Z"] {
@@ -125,7 +163,7 @@ struct MailMessage {
         var pieces: [String] = []
         var current = ""
         var isQuoted = false
-        for character in text.prefix(16 << 10) {
+        for character in text.prefix(4 << 10) {
             if character == "\"" {
                 isQuoted.toggle()
             } else if character == ";", !isQuoted {
@@ -138,7 +176,7 @@ struct MailMessage {
         pieces.append(current)
         var found: [String: String] = [:]
         var continued: [String: [(Int, String, Bool)]] = [:]
-        for piece in pieces.dropFirst() {
+        for piece in pieces.dropFirst().prefix(64) {
             guard let mark = piece.firstIndex(of: "=") else { continue }
             let name = piece[..<mark].trimmingCharacters(in: .whitespaces).lowercased()
             let value = piece[piece.index(after: mark)...].trimmingCharacters(in: .whitespaces)
@@ -183,20 +221,23 @@ struct MailMessage {
             }
             return
         }
-        let content: [UInt8]
-        switch (headers["content-transfer-encoding"] ?? "").lowercased().trimmingCharacters(in: .whitespaces) {
-        case "base64": content = Base64Text.decode(String(decoding: body, as: UTF8.self))
-        case "quoted-printable": content = Self.quotedPrintable(body)
-        default: content = Array(body)
-        }
+        let encoding = (headers["content-transfer-encoding"] ?? "").lowercased().trimmingCharacters(in: .whitespaces)
         let name = fileParameters["filename"] ?? parameters["name"]
         let isText = type == "text/plain" || type == "text/html" || type.isEmpty
         guard isText, disposition != "attachment" else {
+            // Its size is enough.
+            let size = encoding == "base64" ? body.count { $0 > 32 && $0 != UInt8(ascii: "=") } * 3 / 4 : body.count
             attachments.append(
                 Attachment(
-                    name: Self.words(name ?? "unnamed"), type: type.isEmpty ? "application/octet-stream" : type,
-                    bytes: content.count))
+                    name: Self.words(name ?? "unnamed"),
+                    type: type.isEmpty ? "application/octet-stream" : Self.words(type), bytes: size))
             return
+        }
+        let content: [UInt8]
+        switch encoding {
+        case "base64": content = Base64Text.decode(body)
+        case "quoted-printable": content = Self.quotedPrintable(body)
+        default: content = Array(body)
         }
         let decoded = Self.decoded(content, parameters["charset"] ?? "utf-8")
         if type == "text/html" {
@@ -234,9 +275,7 @@ struct MailMessage {
         var result: [UInt8] = []
         result.reserveCapacity(bytes.count)
         var index = bytes.startIndex
-        func digit(_ at: Int) -> UInt8? {
-            at < bytes.endIndex ? UInt8(String(UnicodeScalar(bytes[at])), radix: 16) : nil
-        }
+        func digit(_ at: Int) -> UInt8? { at < bytes.endIndex ? hexDigit(bytes[at]) : nil }
         while index < bytes.endIndex {
             let byte = bytes[index]
             if byte == UInt8(ascii: "="), let high = digit(index + 1), let low = digit(index + 2) {
@@ -273,17 +312,45 @@ struct MailMessage {
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    /// Text of HTML: without tags, scripts and styles, and the commonest entities as their signs.
+    private static let longestHTML = 1 << 20
+
+    /// Text of HTML: without tags, scripts and styles, and the commonest entities as their signs. One pass.
     private static func plain(_ html: String) -> String {
-        var text = html.replacing(/(?i)<(script|style)[^>]*>[\s\S]*?<\/(script|style)>/, with: "")
-        text = text.replacing(/(?i)<(br|\/p|\/div|\/tr|\/h[1-6]|\/li)[^>]*>/, with: "\n")
-        text = text.replacing(/<[^>]*>/, with: "")
+        let bytes = Array(html.utf8.prefix(longestHTML))
+        var text: [UInt8] = []
+        var index = 0
+        func lower(_ at: Int, _ count: Int) -> String {
+            String(decoding: bytes[min(at, bytes.count)..<min(at + count, bytes.count)], as: UTF8.self).lowercased()
+        }
+        while index < bytes.count {
+            guard bytes[index] == UInt8(ascii: "<") else {
+                text.append(bytes[index])
+                index += 1
+                continue
+            }
+            // Where no tag ends any more, none is left.
+            guard let end = bytes[index...].firstIndex(of: UInt8(ascii: ">")) else { break }
+            let tag = lower(index + 1, 8)
+            if ["br", "/p", "/div", "/tr", "/li", "/h"].contains(where: { tag.hasPrefix($0) }) { text.append(10) }
+            index = end + 1
+            for name in ["script", "style"] where tag.hasPrefix(name) {
+                // To its end, or to the end of all.
+                while index < bytes.count,
+                    !(bytes[index] == UInt8(ascii: "<") && lower(index + 1, 7).hasPrefix("/" + name))
+                {
+                    index += 1
+                }
+            }
+        }
+        var result = String(decoding: text, as: UTF8.self)
         for (entity, sign) in [
             ("&nbsp;", " "), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&"),
         ] {
-            text = text.replacing(entity, with: sign)
+            result = result.replacing(entity, with: sign)
         }
-        return text.replacing(/\n{3,}/, with: "\n\n").trimmingCharacters(in: .whitespacesAndNewlines)
+        return result.split(separator: "\n", omittingEmptySubsequences: false).map {
+            $0.trimmingCharacters(in: .whitespaces)
+        }.filter { !$0.isEmpty }.joined(separator: "\n")
     }
 }
 

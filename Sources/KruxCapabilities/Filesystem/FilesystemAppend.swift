@@ -33,6 +33,8 @@ package struct FilesystemAppend: Capability {
     package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
         let path = try context.workspace.place(input.path)
         try context.workspace.requireChangeable(path, context.protected)
+        try context.workspace.charge(
+            bytes: Int64(input.content.bytes.count), files: try context.workspace.status(path) == nil ? 1 : 0)
         let (descriptor, _) = try context.workspace.openFile(path, O_WRONLY | O_APPEND | O_CREAT, mode: 0o644)
         defer { close(descriptor) }
         try Workspace.writeAll(descriptor, input.content.bytes[...], path)

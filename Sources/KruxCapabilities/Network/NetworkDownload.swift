@@ -136,6 +136,7 @@ final class NewFile: @unchecked Sendable {
     }
 
     func append(_ part: [UInt8]) throws(StructuredError) {
+        try workspace.charge(bytes: Int64(part.count), files: bytes == 0 && !existed ? 1 : 0)
         try Workspace.writeAll(descriptor, part[...], path)
         hash.update(part)
         bytes += Int64(part.count)
@@ -150,7 +151,10 @@ final class NewFile: @unchecked Sendable {
     }
 
     deinit {
-        if !isFinished { unlinkat(parent, temporary, 0) }
+        if !isFinished {
+            unlinkat(parent, temporary, 0)
+            workspace.meter.forget()
+        }
         close(descriptor)
         close(parent)
     }

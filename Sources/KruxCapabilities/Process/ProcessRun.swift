@@ -181,6 +181,8 @@ package struct ProcessRun: Capability {
             launch.environment.merge(FilteringProxy.environment) { given, _ in given }
             proxy = made
         }
+        // One that is over its quota deletes first.
+        try context.workspace.charge(bytes: 0)
         try context.protectedFiles.begin(context.protected)
         let entry: ProcessTable.Entry
         do {

@@ -34,6 +34,8 @@ package struct Schedule: CapabilityOutput {
 
 package enum ScheduleTable {
     static let mostOfAgent: Int64 = 1000
+    /// Bytes of one's arguments as canonical JSON.
+    static let longestArguments = 16 << 10
 
     static let call: [Property] = [
         .required("capability", .string(minLength: 3, maxLength: 100), "What to call."),
@@ -108,6 +110,12 @@ package enum ScheduleTable {
                 .invalidArguments, "arguments of \(capability) do not fit: \(shown.joined(separator: "; "))",
                 recovery: ["Correct them: the call would fail each time."])
         }
+        let text = JSONValue.object(arguments).canonicalText
+        guard text.utf8.count <= longestArguments else {
+            throw StructuredError(
+                .tooLarge, "the arguments have \(text.utf8.count) bytes, of at most \(longestArguments)",
+                recovery: ["Put long content into a file, and plan a call that reads it."])
+        }
         let count =
             try tx.first(
                 "SELECT count(*) FROM schedules WHERE agent = ? AND next_run IS NOT NULL", [.text(context.agent.text)]
@@ -124,7 +132,7 @@ package enum ScheduleTable {
             "INSERT INTO schedules (number, id, agent, capability, arguments, cron, zone, catch_up, created_at, next_run) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 .int(number), .text(id), .text(context.agent.text), .text(capability),
-                .text(JSONValue.object(arguments).canonicalText), .optional(cron), .optional(zone),
+                .text(text), .optional(cron), .optional(zone),
                 .int(catchesUp ? 1 : 0), .int(now.microseconds), .int(nextRun.microseconds),
             ])
         return Schedule(
