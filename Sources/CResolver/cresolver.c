@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <resolv.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int number_of(const char *type) {
@@ -53,33 +54,46 @@ static int text_of(ns_msg *message, ns_rr *record, char *text, size_t size) {
     }
 }
 
-int krux_dns_query(const char *name, const char *type, void (*each)(void *context, const char *text, int length),
-                   void *context) {
-    int wanted = number_of(type);
-    if (wanted < 0) return -EINVAL;
+/* Buffers for one question: not on a stack, nor in what every thread has of its own. */
+struct buffers {
+    unsigned char answer[NS_MAXMSG];
+    char text[NS_MAXMSG];
+};
+
+static int ask(const char *name, int wanted, void (*each)(void *context, const char *text, int length), void *context,
+               struct buffers *buffers) {
     struct __res_state state;
     memset(&state, 0, sizeof state);
     if (res_ninit(&state) < 0) return -EAGAIN;
     /* The name that was asked for, and no other. */
     state.options &= ~(unsigned long)(RES_DNSRCH | RES_DEFNAMES);
-    static _Thread_local unsigned char answer[NS_MAXMSG];
-    int length = res_nquery(&state, name, ns_c_in, wanted, answer, sizeof answer);
+    int length = res_nquery(&state, name, ns_c_in, wanted, buffers->answer, sizeof buffers->answer);
     int failure = state.res_h_errno;
     res_nclose(&state);
     if (length < 0)
         return failure == HOST_NOT_FOUND ? -ENOENT : failure == NO_DATA ? -ENODATA : -EAGAIN;
     ns_msg message;
-    if (ns_initparse(answer, length, &message) < 0) return -EBADMSG;
+    if (ns_initparse(buffers->answer, length, &message) < 0) return -EBADMSG;
     int count = 0;
-    static _Thread_local char text[NS_MAXMSG];
     for (int index = 0; index < ns_msg_count(message, ns_s_an); index++) {
         ns_rr record;
         if (ns_parserr(&message, ns_s_an, index, &record) < 0) return -EBADMSG;
         if ((int)ns_rr_type(record) != wanted) continue;
-        int size = text_of(&message, &record, text, sizeof text);
+        int size = text_of(&message, &record, buffers->text, sizeof buffers->text);
         if (size < 0) return -EBADMSG;
-        each(context, text, size);
+        each(context, buffers->text, size);
         count++;
     }
     return count > 0 ? 0 : -ENODATA;
+}
+
+int krux_dns_query(const char *name, const char *type, void (*each)(void *context, const char *text, int length),
+                   void *context) {
+    int wanted = number_of(type);
+    if (wanted < 0) return -EINVAL;
+    struct buffers *buffers = malloc(sizeof *buffers);
+    if (!buffers) return -EAGAIN;
+    int result = ask(name, wanted, each, context, buffers);
+    free(buffers);
+    return result;
 }

@@ -17,6 +17,7 @@ struct OperatorClient {
         // Only creating an agent makes a home; anything else on a home that is not there is a slip of the pen.
         if command != .agentCreate { try ReadOnlyStore(path: home.database).close() }
         let engine = try Engine(home: home, log: Self.log)
+        engine.refuseBackgroundProcesses()
         let result: Result<JSONObject, any Error>
         do {
             result = .success(try await engine.operate(command, parameters, by: .supervisor(Self.user)))

@@ -45,6 +45,7 @@ package final class ProcessTable: Sendable {
         /// What goes on until background processes have ended and that is recorded.
         var tasks: [String: Task<Void, Never>] = [:]
         var isStopped = false
+        var refusesBackground = false
         /// Of each agent, those that are being started.
         var starting: [String: Int] = [:]
         /// Agents of whom one process runs that no other may run beside.
@@ -82,6 +83,11 @@ package final class ProcessTable: Sendable {
         let agent = context.agent.text
         let id = "pr_" + randomBytes(6).hex
         try state.withLock { state in
+            guard !(isBackground && state.refusesBackground) else {
+                throw StructuredError(
+                    .unavailable, "no gateway runs, in which it could go on",
+                    recovery: ["Start one with `kruxos serve`."])
+            }
             let running = state.entries.values.count { $0.agent == agent && $0.process.result == nil }
             guard running + state.starting[agent, default: 0] < Self.mostRunning, !state.isStopped else {
                 throw StructuredError(
@@ -178,6 +184,9 @@ package final class ProcessTable: Sendable {
     package func forget(_ agent: String, _ process: JSONObject) {
         OutputFiles.unmark(folder, agent, process["process_id"]?.string ?? "")
     }
+
+    /// From now on nothing is started that would go on after its call: this gate ends with the command that opened it.
+    package func refuseBackground() { state.withLock { $0.refusesBackground = true } }
 
     /// Ends every process, and returns when what follows from that has been done.
     package func stop() async {

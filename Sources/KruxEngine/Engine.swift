@@ -174,6 +174,9 @@ package final class Engine: Sendable {
         schedulesDue.changed()
     }
 
+    /// For a command that opens the gate for itself: no process outlives a call.
+    package func refuseBackgroundProcesses() { processes.refuseBackground() }
+
     /// Ends the processes that run in the background, and records that.
     package func endProcesses() async { await processes.stop() }
 

@@ -5,46 +5,21 @@ import Testing
 
 /// Mail through dovecot and a real SMTP server, with TLS from the first byte and after STARTTLS.
 @Suite struct MailTests {
-    /// Calls over HTTP, whose results fit their schemas as the gate itself declares them.
-    private struct Agent {
-        let gateway: RealGateway
-        let token: String
-
-        func call(_ capability: String, _ arguments: JSONObject = [:]) throws -> JSONValue {
-            let body: JSONValue = ["capability": .string(capability), "arguments": .object(arguments)]
-            let reply = try Kruxos.execute(
-                "/usr/bin/curl",
-                [
-                    "-sS", "-H", "Authorization: Bearer \(token)", "-d", body.canonicalText,
-                    gateway.agentsURL + "/v1/call",
-                ])
-            return try JSONParser.parse(reply.output)
-        }
-
-        func done(_ capability: String, _ arguments: JSONObject = [:]) throws -> JSONValue {
-            let reply = try call(capability, arguments)
-            guard reply["status"] == "succeeded", let data = reply["data"] else {
-                throw TestFailure("\(capability): \(reply.canonicalText)")
-            }
-            return data
-        }
-
-        func messages(_ arguments: JSONObject = [:]) throws -> [JSONValue] {
-            try done("email.list", arguments)["messages"]?.array ?? []
-        }
+    private func messages(_ agent: AgentClient, _ arguments: JSONObject = [:]) throws -> [JSONValue] {
+        try agent.done("email.list", arguments)["messages"]?.array ?? []
     }
 
-    private func with(_ body: (Agent, JSONValue) async throws -> Void) async throws {
+    private func with(_ body: (AgentClient, JSONValue) async throws -> Void) async throws {
         try await withTemporaryFolder { folder in
+            // The servers' user passes through it.
+            #expect(chmod(folder, 0o755) == 0)
             let peer = try PeerProcess("mail_servers.py", [folder + "/mail"], endsByItself: true)
             defer { peer.stop() }
             let servers = try JSONParser.parse(peer.firstLine)
             let policy = "name: org\ncapabilities:\n  \"*\": { tier: autonomous }\n"
             try await RealGateway.with(policies: ["org.yaml": policy]) { gateway, token in
-                let kruxos = gateway.kruxos
-                let passphrase = folder + "/passphrase"
-                try write("correct horse battery\n", to: passphrase)
-                #expect(try kruxos.run("vault", "init", "--passphrase-file", passphrase).code == 0)
+                let agent = AgentClient(gateway: gateway, token: token)
+                var secrets: [(name: String, value: String, options: [String])] = []
                 for (name, imap, smtp) in [
                     ("mail", ("imaps", "imaps"), ("smtps", "smtps")),
                     ("upgraded", ("imap", "imap"), ("smtp", "submission")),
@@ -58,13 +33,18 @@ import Testing
                         "password": name == "wrong" ? "not-the-password" : servers["password"] ?? .null,
                         "from": "agent@mail.example", "ca_file": servers["ca"] ?? .null,
                     ]
-                    let added = try kruxos.run(
-                        "vault", "add", name, "--capability", "email.*", "--host", "localhost:\(reads)", "--host",
-                        "localhost:\(sends)", input: account.canonicalText)
-                    #expect(added.code == 0, "\(added.errors)")
+                    secrets.append(
+                        (
+                            name, account.canonicalText,
+                            [
+                                "--capability", "email.*", "--host", "localhost:\(reads)", "--host",
+                                "localhost:\(sends)",
+                            ]
+                        ))
                 }
-                try await body(Agent(gateway: gateway, token: token), servers)
-                #expect(try kruxos.run("audit", "verify").code == 0)
+                try agent.addSecrets(secrets, in: folder)
+                try await body(agent, servers)
+                #expect(try gateway.kruxos.run("audit", "verify").code == 0)
             }
         }
     }
@@ -87,16 +67,19 @@ import Testing
             try #require(ports.count == 2)
             let policy = "name: org\ncapabilities:\n  \"*\": { tier: autonomous }\n"
             try await RealGateway.with(policies: ["org.yaml": policy]) { gateway, token in
-                let passphrase = folder + "/passphrase"
-                try write("correct horse battery\n", to: passphrase)
-                #expect(try gateway.kruxos.run("vault", "init", "--passphrase-file", passphrase).code == 0)
                 let account =
                     "{\"imap\":\"imap://localhost:\(ports[0])\",\"smtp\":\"smtp://localhost:\(ports[1])\",\"username\":\"u\",\"password\":\"not-to-be-seen\",\"from\":\"a@b.example\"}"
-                let added = try gateway.kruxos.run(
-                    "vault", "add", "mail", "--capability", "email.*", "--host", "localhost:\(ports[0])", "--host",
-                    "localhost:\(ports[1])", input: account)
-                #expect(added.code == 0, "\(added.errors)")
-                let agent = Agent(gateway: gateway, token: token)
+                let agent = AgentClient(gateway: gateway, token: token)
+                try agent.addSecrets(
+                    [
+                        (
+                            "mail", account,
+                            [
+                                "--capability", "email.*", "--host", "localhost:\(ports[0])", "--host",
+                                "localhost:\(ports[1])",
+                            ]
+                        )
+                    ], in: folder)
                 for _ in 0..<6 {
                     let list = try agent.call("email.list")
                     #expect(list["error"]?["error_type"] == "IOFailure", "\(list.canonicalText)")
@@ -112,7 +95,7 @@ import Testing
         try await with { agent, servers in
             // What is there is read without being marked as read.
             for _ in 0..<2 {
-                let list = try agent.messages()
+                let list = try messages(agent)
                 #expect(list.count == 4)
                 let known = try #require(list.first { $0["subject"] == "Grüße aus München – schönes Wochenende!" })
                 #expect(known["from"] == "Jörg Müller <joerg@mail.example>" && known["unread"] == true)
@@ -128,7 +111,7 @@ import Testing
             let found = try agent.done("email.search", ["query": "Übersicht"])
             #expect(found["total"] == 1, "\(found.canonicalText)")
             #expect(try agent.call("email.list", ["folder": "Nope"])["error"]?["error_type"] == "NotFound")
-            #expect(try agent.messages(["folder": "Entwürfe"]).isEmpty)
+            #expect(try messages(agent, ["folder": "Entwürfe"]).isEmpty)
             // A draft is where drafts are, and says what was written.
             let draft = try agent.done(
                 "email.draft",
@@ -145,8 +128,8 @@ import Testing
                         "body": ".leading dot\n",
                     ])
                 #expect(sent["state"] == "sent")
-                try await waitUntil { try agent.messages().first?["subject"] == .string("By \(account)") }
-                let arrived = try agent.messages(["account": .string(account)])[0]
+                try await waitUntil { try messages(agent).first?["subject"] == .string("By \(account)") }
+                let arrived = try messages(agent, ["account": .string(account)])[0]
                 let read = try agent.done(
                     "email.read", ["account": .string(account), "message_id": arrived["message_id"] ?? .null])
                 #expect(read["body"]?.string?.hasPrefix(".leading dot") == true)
@@ -170,19 +153,19 @@ import Testing
             let (back, kept) = (try send("Taken back"), try send("Held"))
             #expect(back["state"] == "held")
             #expect(try agent.done("email.delete", ["message_id": back["message_id"] ?? .null])["state"] == "cancelled")
-            try await waitUntil { try agent.messages().first?["subject"] == "Held" }
+            try await waitUntil { try messages(agent).first?["subject"] == "Held" }
             let late = try agent.call("email.delete", ["message_id": kept["message_id"] ?? .null])
             #expect(late["error"]?["error_type"] == "Conflict")
-            #expect(try !agent.messages().contains { $0["subject"] == "Taken back" })
+            #expect(try !messages(agent).contains { $0["subject"] == "Taken back" })
             // Into the bin, and then for good.
-            let newest = try agent.messages()[0]
+            let newest = try messages(agent)[0]
             let binned = try agent.done("email.delete", ["message_id": newest["message_id"] ?? .null])
             #expect(binned["state"] == "binned" && binned["folder"] == "Trash")
-            let bin = try agent.messages(["folder": "Trash"])
+            let bin = try messages(agent, ["folder": "Trash"])
             #expect(bin.compactMap { $0["subject"]?.string } == ["Held"])
             #expect(
                 try agent.done("email.delete", ["message_id": bin[0]["message_id"] ?? .null])["state"] == "deleted")
-            #expect(try agent.messages(["folder": "Trash"]).isEmpty)
+            #expect(try messages(agent, ["folder": "Trash"]).isEmpty)
         }
     }
 }

@@ -29,30 +29,19 @@ import Testing
                 """
             let value = "S3cr3tValueABCDEFGHIJ"
             try await RealGateway.with(policies: ["org.yaml": policy]) { gateway, token in
-                let kruxos = gateway.kruxos
-                let passphrase = folder + "/passphrase"
-                try write("correct horse battery\n", to: passphrase)
-                #expect(try kruxos.run("vault", "init", "--passphrase-file", passphrase).code == 0)
-                let added = try kruxos.run(
-                    "vault", "add", "api", "--capability", "network.*", "--host", "localhost:\(ports[0])",
-                    "--plain-http",
-                    input: value)
-                #expect(added.code == 0, "\(added.errors)")
-                func call(_ capability: String, _ arguments: JSONObject) throws -> JSONValue {
-                    let body: JSONValue = ["capability": .string(capability), "arguments": .object(arguments)]
-                    let reply = try Kruxos.execute(
-                        "/usr/bin/curl",
-                        [
-                            "-sS", "-H", "Authorization: Bearer \(token)", "-d", body.canonicalText,
-                            gateway.agentsURL + "/v1/call",
-                        ])
-                    return try JSONParser.parse(reply.output)
-                }
+                let agent = AgentClient(gateway: gateway, token: token)
+                try agent.addSecrets(
+                    [
+                        (
+                            "api", value,
+                            ["--capability", "network.*", "--host", "localhost:\(ports[0])", "--plain-http"]
+                        )
+                    ], in: folder)
                 for (argument, extra) in [("headers.X-Api-Key", JSONObject()), ("body", ["method": "POST"])] {
                     for code in [302, 307, 308] {
                         var inner: JSONObject = ["url": .string("\(own)/to?\(code):\(other)/stolen")]
                         for member in extra.members { inner[member.key] = member.value }
-                        let reply = try call(
+                        let reply = try agent.call(
                             "secrets.use",
                             [
                                 "name": "api", "capability": "network.http_request", "arguments": .object(inner),
@@ -61,29 +50,30 @@ import Testing
                         #expect(reply["data"]?["result"]?["stopped"]?.string != nil, "\(reply.canonicalText)")
                     }
                 }
-                let direct = try call("network.credentialed_request", ["url": .string("\(own)/echo"), "secret": "api"])
+                let direct = try agent.call(
+                    "network.credentialed_request", ["url": .string("\(own)/echo"), "secret": "api"])
                 #expect(direct["data"]?["status"] == 200, "\(direct.canonicalText)")
                 #expect(!direct.canonicalText.contains(value))
                 for size in [20, 30, 40, 60, 80] {
-                    let cut = try call(
+                    let cut = try agent.call(
                         "network.credentialed_request",
                         ["url": .string("\(own)/echo"), "secret": "api", "max_bytes": .int(Int64(size))])
                     #expect(!cut.canonicalText.contains(value.prefix(4)), "\(cut.canonicalText)")
                 }
-                let binary = try call(
+                let binary = try agent.call(
                     "network.credentialed_request", ["url": .string("\(own)/binary"), "secret": "api"])
                 let bytes = Base64.decode(binary["data"]?["body"]?.string ?? "") ?? []
                 #expect(!bytes.isEmpty && bytes.firstRange(of: Array(value.utf8)) == nil)
                 for header in ["Accept-Encoding", "Range", "host"] {
-                    let refused = try call(
+                    let refused = try agent.call(
                         "network.credentialed_request",
                         ["url": .string("\(own)/echo"), "secret": "api", "headers": [header: "x"]])
                     #expect(refused["error"]?["error_type"] == "InvalidArguments")
                 }
-                let seen = try call("network.http_request", ["url": .string("\(other)/seen")])
+                let seen = try agent.call("network.http_request", ["url": .string("\(other)/seen")])
                 #expect(seen["data"]?["body"] == "[]", "\(seen.canonicalText)")
                 // The servers did get it where it was due.
-                let got = try call("network.http_request", ["url": .string("\(own)/seen")])
+                let got = try agent.call("network.http_request", ["url": .string("\(own)/seen")])
                 #expect(got["data"]?["body"]?.string?.contains("[redacted:") == true)
             }
         }
@@ -93,23 +83,14 @@ import Testing
     @Test func onlyARepositoryIsOne() async throws {
         let policy = "name: org\ncapabilities:\n  \"*\": { tier: autonomous }\n  process.run: { tier: blocked }\n"
         try await RealGateway.with(policies: ["org.yaml": policy]) { gateway, token in
-            func call(_ capability: String, _ arguments: JSONObject) throws -> JSONValue {
-                let body: JSONValue = ["capability": .string(capability), "arguments": .object(arguments)]
-                let reply = try Kruxos.execute(
-                    "/usr/bin/curl",
-                    [
-                        "-sS", "-H", "Authorization: Bearer \(token)", "-d", body.canonicalText,
-                        gateway.agentsURL + "/v1/call",
-                    ])
-                return try JSONParser.parse(reply.output)
-            }
+            let agent = AgentClient(gateway: gateway, token: token)
             let config =
                 "[core]\n\tbare = false\n\tworktree = /workspace/tester/e\n[filter \"l\"]\n\tsmudge = touch /workspace/tester/pwned; cat\n\tclean = touch /workspace/tester/pwned; cat\n"
             for (path, content) in [
                 ("e/HEAD", "ref: refs/heads/main\n"), ("e/objects/keep", ""), ("e/refs/keep", ""), ("e/config", config),
                 ("e/info/attributes", "* filter=l\n"), ("e/file", "x"),
             ] {
-                let written = try call(
+                let written = try agent.call(
                     "filesystem.write",
                     ["path": .string(path), "content": .string(content), "create_parents": true])
                 #expect(written["status"] == "succeeded")
@@ -122,7 +103,7 @@ import Testing
             ] {
                 var arguments = arguments
                 arguments["path"] = "e"
-                let reply = try call(capability, arguments)
+                let reply = try agent.call(capability, arguments)
                 #expect(reply["error"]?["error_type"] == "NotFound", "\(capability): \(reply.canonicalText)")
             }
             #expect(!FileManager.default.fileExists(atPath: gateway.kruxos.home + "/workspaces/tester/pwned"))
@@ -141,48 +122,35 @@ import Testing
             let port = server.firstLine
             try await RealGateway.with(policies: ["org.yaml": Self.policy]) { gateway, token in
                 let kruxos = gateway.kruxos
-                let passphrase = folder + "/passphrase"
-                try write("correct horse battery\n", to: passphrase)
-                #expect(try kruxos.run("vault", "init", "--passphrase-file", passphrase).code == 0)
-                let added = try kruxos.run(
-                    "vault", "add", "remote", "--capability", "git.*", "--host", "localhost:\(port)", "--plain-http",
-                    input: "hunter2-hunter2\n")
-                #expect(added.code == 0, "\(added.errors)")
-                func call(_ capability: String, _ arguments: JSONObject) throws -> JSONValue {
-                    let body: JSONValue = ["capability": .string(capability), "arguments": .object(arguments)]
-                    let reply = try Kruxos.execute(
-                        "/usr/bin/curl",
-                        [
-                            "-sS", "-H", "Authorization: Bearer \(token)", "-d", body.canonicalText,
-                            gateway.agentsURL + "/v1/call",
-                        ])
-                    return try JSONParser.parse(reply.output)
-                }
-                func done(_ capability: String, _ arguments: JSONObject) throws -> JSONValue {
-                    let reply = try call(capability, arguments)
-                    #expect(reply["status"] == "succeeded", "\(capability): \(reply.canonicalText)")
-                    return reply["data"] ?? .null
-                }
+                let agent = AgentClient(gateway: gateway, token: token)
+                try agent.addSecrets(
+                    [
+                        (
+                            "remote", "hunter2-hunter2\n",
+                            ["--capability", "git.*", "--host", "localhost:\(port)", "--plain-http"]
+                        )
+                    ], in: folder)
                 let url = JSONValue.string("http://localhost:\(port)/project.git")
                 // Without the login it is not let in; with a repository of this machine git is not started at all.
-                #expect(try call("git.clone", ["url": url, "path": "none"])["status"] == "failed")
-                let local = try call("git.clone", ["url": .string("file://\(served)/project.git"), "path": "none"])
+                #expect(try agent.call("git.clone", ["url": url, "path": "none"])["status"] == "failed")
+                let local = try agent.call(
+                    "git.clone", ["url": .string("file://\(served)/project.git"), "path": "none"])
                 #expect(local["error"]?["error_type"] == "InvalidArguments")
                 let login: JSONObject = ["secret": "remote", "username": "agent"]
                 func with(_ arguments: JSONObject) -> JSONObject {
                     JSONObject(arguments.members.map { ($0.key, $0.value) } + login.members.map { ($0.key, $0.value) })
                 }
-                _ = try done("git.clone", with(["url": url, "path": "a"]))
-                _ = try done("filesystem.write", ["path": "a/file.txt", "content": "one\n"])
-                _ = try done("git.commit", ["path": "a", "message": "one", "files": ["file.txt"]])
-                let pushed = try done("git.push", with(["path": "a"]))
+                _ = try agent.done("git.clone", with(["url": url, "path": "a"]))
+                _ = try agent.done("filesystem.write", ["path": "a/file.txt", "content": "one\n"])
+                _ = try agent.done("git.commit", ["path": "a", "message": "one", "files": ["file.txt"]])
+                let pushed = try agent.done("git.push", with(["path": "a"]))
                 #expect(pushed["connections"]?.array?.isEmpty == false)
-                _ = try done("git.clone", with(["url": url, "path": "b"]))
-                _ = try done("filesystem.write", ["path": "b/file.txt", "content": "two\n"])
-                _ = try done("git.commit", ["path": "b", "message": "two", "files": ["file.txt"]])
-                _ = try done("git.push", with(["path": "b"]))
-                _ = try done("git.pull", with(["path": "a"]))
-                #expect(try done("filesystem.read", ["path": "a/file.txt"])["content"] == "two\n")
+                _ = try agent.done("git.clone", with(["url": url, "path": "b"]))
+                _ = try agent.done("filesystem.write", ["path": "b/file.txt", "content": "two\n"])
+                _ = try agent.done("git.commit", ["path": "b", "message": "two", "files": ["file.txt"]])
+                _ = try agent.done("git.push", with(["path": "b"]))
+                _ = try agent.done("git.pull", with(["path": "a"]))
+                #expect(try agent.done("filesystem.read", ["path": "a/file.txt"])["content"] == "two\n")
                 let log = try Kruxos.execute(
                     "/usr/bin/git", ["-C", served + "/project.git", "log", "--format=%s", "main"])
                 #expect(log.output == "two\none\n", "\(log.errors)")

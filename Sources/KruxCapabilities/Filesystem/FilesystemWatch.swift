@@ -1,5 +1,6 @@
 import Foundation
 package import KruxCore
+import Synchronization
 
 package struct FilesystemWatch: Capability {
     package static let declaration = CapabilityDeclaration(
@@ -76,6 +77,8 @@ package struct FilesystemWatch: Capability {
     package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
         let workspace = context.workspace
         let path = try workspace.place(input.path)
+        try Self.begin(context.agent)
+        defer { Self.watching.withLock { $0[context.agent.text, default: 1] -= 1 } }
         let notify = inotify_init1(Int32(IN_CLOEXEC))
         guard notify >= 0 else { throw FileFailure.error(errno, path.absolute) }
         defer { close(notify) }
@@ -101,6 +104,23 @@ package struct FilesystemWatch: Capability {
             // A folder that was made and is gone, or a look that changed nothing.
             var buffer = [UInt8](repeating: 0, count: 64 << 10)
             _ = read(notify, &buffer, buffer.count)
+        }
+    }
+
+    /// Of each agent: the kernel has few to give.
+    private static let mostAtOnce = 16
+    private static let watching = Mutex<[String: Int]>([:])
+
+    private static func begin(_ agent: AgentName) throws(StructuredError) {
+        let isRoom = watching.withLock { watching in
+            guard watching[agent.text, default: 0] < mostAtOnce else { return false }
+            watching[agent.text, default: 0] += 1
+            return true
+        }
+        guard isRoom else {
+            throw StructuredError(
+                .overloaded, "\(mostAtOnce) places are watched for you already", recovery: ["Let one end first."],
+                retryable: true, retryAfter: 5)
         }
     }
 

@@ -13,7 +13,8 @@ package struct GitCommit: Capability {
         ],
         output: [
             .required("path", .text, "The repository."), .required("commit", .text, "The new commit's hash."),
-            .required("files", .array(.text, maxItems: 100_000), "What it changes."), GitSchema.putBack,
+            .required("files", .array(.text, maxItems: 100_000), "What it changes."),
+            .required("truncated", .boolean, "Whether it changes more."), GitSchema.putBack,
         ], errors: [GitSchema.failed, GitSchema.unavailable], startsProcess: true)
 
     package struct Input: CapabilityInput {
@@ -33,13 +34,18 @@ package struct GitCommit: Capability {
     }
 
     package struct Output: CapabilityOutput {
-        let path: String, text: String, putBack: [String]
+        let path: String, text: String, isTruncated: Bool, putBack: [String]
 
         package var json: JSONObject {
             let parts = text.split(separator: "\0").map { $0.drop { $0.isNewline } }.filter { !$0.isEmpty }
             var json: JSONObject = [
                 "path": .string(path), "commit": .string(parts.first.map { String($0) } ?? ""),
-                "files": .strings(parts.dropFirst().map { String($0) }),
+                // The last name may be cut.
+                "files": .strings(
+                    parts.dropFirst().dropLast(isTruncated && parts.count > 1 ? 1 : 0).prefix(100_000).map {
+                        String($0)
+                    }),
+                "truncated": .bool(isTruncated || parts.count > 100_001),
             ]
             if !putBack.isEmpty { json["put_back"] = .strings(putBack) }
             return json
@@ -58,6 +64,6 @@ package struct GitCommit: Capability {
         ).putBack
         let made = try await tool.run(
             ["show", "--no-show-signature", "--format=%H", "--name-only", "-z", "HEAD", "--"], reads: true)
-        return Output(path: tool.path.absolute, text: made.text, putBack: putBack)
+        return Output(path: tool.path.absolute, text: made.text, isTruncated: made.isTruncated, putBack: putBack)
     }
 }

@@ -57,7 +57,8 @@ package struct GitStatus: Capability {
                 default: break
                 }
             }
-            json["changes"] = .array(changes)
+            json["changes"] = .array(Array(changes.prefix(100_000)))
+            if changes.count > 100_000 { json["truncated"] = true }
             return json
         }
     }

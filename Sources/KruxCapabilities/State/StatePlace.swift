@@ -57,7 +57,7 @@ enum StateSchema {
     ]
     static let entries: ObjectSchema = [
         .required("entries", .array(.object(entry), maxItems: 10_000), "By key."),
-        .required("truncated", .boolean, "Whether there are more."),
+        .required("truncated", .boolean, "Whether there are more, beyond the limit or 8 MiB."),
     ]
     static let missing = CapabilityDeclaration.DeclaredError(
         .notFound, when: "the key is not there", recovery: "look with list")
@@ -151,13 +151,21 @@ enum StateTable {
         _ fits: (StateEntry) -> Bool
     ) throws -> StateEntries {
         var found: [StateEntry] = []
+        var bytes = 0
         try list(tx, place, owner, prefix: prefix) { entry in
-            if fits(entry) { found.append(entry) }
-            return found.count <= Int(limit)
+            if fits(entry) {
+                found.append(entry)
+                bytes += entry.key.utf8.count + entry.value.canonicalText.utf8.count
+            }
+            return found.count <= Int(limit) && bytes <= mostBytes
         }
-        let isTruncated = found.count > Int(limit)
+        // One that is large by itself is given by itself.
+        let isTruncated = found.count > Int(limit) || bytes > mostBytes && found.count > 1
         return StateEntries(entries: isTruncated ? Array(found.dropLast()) : found, isTruncated: isTruncated)
     }
+
+    /// Of one answer.
+    private static let mostBytes = 8 << 20
 
     /// The values that a key has had, newest first.
     static func history(

@@ -35,6 +35,9 @@ import tempfile
 import threading
 import time
 
+# Whoever starts this may have another; the servers run as another user.
+os.umask(0o022)
+
 DOVECOT, EXIM = "/usr/sbin/dovecot", "/usr/sbin/exim4"
 LIMIT = 1 << 20
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -431,7 +434,7 @@ def free_ports(names):
 
 
 def imap(folder, port):
-    connection = imaplib.IMAP4_SSL("localhost", port, ssl_context=ssl.create_default_context(cafile=f"{folder}/ca.pem"), timeout=5)
+    connection = imaplib.IMAP4_SSL("localhost", port, ssl_context=ssl.create_default_context(cafile=f"{folder}/ca.pem"), timeout=20)
     connection.authenticate("PLAIN", lambda _: f"\0{user}\0{password}".encode())
     return connection
 
@@ -442,11 +445,11 @@ def answering(folder, ports, servers):
         imap(folder, ports["imaps"]).logout()
         socket.create_connection(("127.0.0.1", ports["behind"]), 5).close()
         context = ssl.create_default_context(cafile=f"{folder}/ca.pem")
-        smtplib.SMTP_SSL("localhost", ports["smtps"], "localhost", context=context, timeout=5).quit()
-        smtplib.SMTP("localhost", ports["submission"], "localhost", timeout=5).quit()
+        smtplib.SMTP_SSL("localhost", ports["smtps"], "localhost", context=context, timeout=20).quit()
+        smtplib.SMTP("localhost", ports["submission"], "localhost", timeout=20).quit()
 
     problem = None
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         reap(servers)
         if any(server.returncode is not None for server in servers):
