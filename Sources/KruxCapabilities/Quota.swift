@@ -38,27 +38,38 @@ final class QuotaMeter: Sendable {
     func charge(bytes: Int64, files: Int64, _ count: () throws(StructuredError) -> Usage) throws(StructuredError) {
         let failure = state.withLock { state -> StructuredError? in
             guard let quota = state.quota else { return nil }
-            var usage = Usage()
-            if let known = state.usage {
-                usage = known
-            } else {
-                do throws(StructuredError) { usage = try count() } catch { return error }
+            if let known = state.usage, let charged = Self.charged(known, bytes, files, quota) {
+                state.usage = charged
+                return nil
             }
-            usage.bytes += bytes
-            usage.files += files
-            func full(_ what: String, _ used: Int64, _ most: Int64) -> StructuredError {
-                StructuredError(
-                    .storageFull, "the workspace may hold \(most) \(what), and would hold \(used)",
-                    agent: "Your workspace has reached its quota.",
-                    recovery: ["Delete what is not needed.", "Ask your supervisor for more: `kruxos agent quota`."],
-                    context: ["most": .int(most), "would_hold": .int(used), "what": .string(what)])
-            }
-            if let most = quota.bytes, usage.bytes > most { return full("bytes", usage.bytes, most) }
-            if let most = quota.files, usage.files > most { return full("files", usage.files, most) }
-            state.usage = usage
-            return nil
+            // What was charged for and did not come about is no reason to refuse: it is counted again.
+            let counted: Usage
+            do throws(StructuredError) { counted = try count() } catch { return error }
+            state.usage = Self.charged(counted, bytes, files, quota)
+            return state.usage == nil ? Self.refusal(counted, bytes, files, quota) : nil
         }
         if let failure { throw failure }
+    }
+}
+
+extension QuotaMeter {
+    /// Nil where it is more than the quota.
+    private static func charged(_ usage: Usage, _ bytes: Int64, _ files: Int64, _ quota: Quota) -> Usage? {
+        let charged = Usage(bytes: usage.bytes + bytes, files: usage.files + files)
+        let fits = quota.bytes.map { charged.bytes <= $0 } ?? true && quota.files.map { charged.files <= $0 } ?? true
+        return fits ? charged : nil
+    }
+
+    private static func refusal(_ usage: Usage, _ bytes: Int64, _ files: Int64, _ quota: Quota) -> StructuredError {
+        func full(_ what: String, _ used: Int64, _ most: Int64) -> StructuredError {
+            StructuredError(
+                .storageFull, "the workspace may hold \(most) \(what), and would hold \(used)",
+                agent: "Your workspace has reached its quota.",
+                recovery: ["Delete what is not needed.", "Ask your supervisor for more: `kruxos agent quota`."],
+                context: ["most": .int(most), "would_hold": .int(used), "what": .string(what)])
+        }
+        if let most = quota.bytes, usage.bytes + bytes > most { return full("bytes", usage.bytes + bytes, most) }
+        return full("files", usage.files + files, quota.files ?? 0)
     }
 }
 

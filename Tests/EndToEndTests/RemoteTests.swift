@@ -79,6 +79,34 @@ import Testing
         }
     }
 
+    /// The gateway is killed while a process runs that has planted something protected: the next start puts it back, and
+    /// says so, and that nobody saw the process's end.
+    @Test func whatWasPlantedBeforeACrashIsPutBack() async throws {
+        try await withTemporaryFolder { folder in
+            let kruxos = Kruxos(home: folder + "/home")
+            let token = try kruxos.createAgent("tester")
+            try write(
+                "name: org\ncapabilities:\n  \"*\": { tier: autonomous }\n", to: kruxos.home + "/policies/org.yaml")
+            let workspace = kruxos.home + "/workspaces/tester"
+            let first = try RealGateway(kruxos)
+            let agent = AgentClient(gateway: first, token: token)
+            let line = "mkdir -p a/b/.claude && echo x > a/b/.claude/settings.json && touch done && sleep 300"
+            _ = try agent.done("process.run", ["command": .string(line), "shell": true, "background": true])
+            for _ in 0..<600 where !FileManager.default.fileExists(atPath: workspace + "/done") {
+                try await Task.sleep(for: .milliseconds(50))
+            }
+            let planted = workspace + "/a/b/.claude"
+            #expect(FileManager.default.fileExists(atPath: planted))
+            first.kill()
+            let second = try RealGateway(kruxos)
+            #expect(!FileManager.default.fileExists(atPath: planted))
+            #expect(second.stop() == 0)
+            let rows = try kruxos.run("audit", "query", "--agent", "tester", "--format", "jsonl").output
+            #expect(rows.contains("\"recovered\":true") && rows.contains("\"state\":\"lost\""), "\(rows)")
+            #expect(try kruxos.run("audit", "verify").code == 0)
+        }
+    }
+
     /// A folder that an agent lays out like a repository is none: its settings could start anything.
     @Test func onlyARepositoryIsOne() async throws {
         let policy = "name: org\ncapabilities:\n  \"*\": { tier: autonomous }\n  process.run: { tier: blocked }\n"
