@@ -132,7 +132,7 @@ struct WebClient: Sendable {
                     switch next {
                     case nil: stopped = why
                     case let next? where known.count < Self.mostRedirects:
-                        let (decided, refusal) = try await decide(next, from: current)
+                        let (decided, refusal) = try decide(next, asked: first)
                         if let decided {
                             let hop = Hop(status: Int64(response.status.code), url: next.url.text)
                             return .again(next, decided, hop)
@@ -227,9 +227,10 @@ struct WebClient: Sendable {
     }
 
     /// What rules say of a request that follows another; nil and why when it needs more than they give by themselves.
-    private func decide(_ next: Request, from request: Request) async throws -> (SandboxSettings?, String?) {
+    private func decide(_ next: Request, asked: Request) throws -> (SandboxSettings?, String?) {
         var changed: JSONObject = ["url": .string(next.url.text)]
-        if next.method != request.method { changed["method"] = .string(next.method) }
+        // Compared with what the call itself says: a redirect before this one may have changed it.
+        if next.method != asked.method { changed["method"] = .string(next.method) }
         let decision = try context.redecide(changed)
         if decision.tier <= .notify { return (decision.sandbox, nil) }
         let reason = decision.reason.map { ": \($0)" } ?? ""
