@@ -147,7 +147,8 @@ let package = Package(
 
         // Tests. EndToEndTests starts the real binary, so it is built with them.
         .target(
-            name: "KruxTestSupport", dependencies: [sqlite], path: "Tests/KruxTestSupport", swiftSettings: swiftSettings
+            name: "KruxTestSupport", dependencies: ["CSandbox", sqlite], path: "Tests/KruxTestSupport",
+            swiftSettings: swiftSettings
         ),
         tests("KruxCoreTests", ["KruxCore"]),
         // Counts allocations, to hold the decision to none.

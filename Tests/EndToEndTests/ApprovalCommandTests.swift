@@ -373,20 +373,13 @@ import Testing
     @Test func withoutATerminalEachEventIsALine() async throws {
         try await documented { gateway, token in
             let kruxos = gateway.kruxos
-            let process = Process()
-            process.executableURL = URL(fileURLWithPath: Kruxos.path)
-            process.arguments = ["approve", "watch", "--home", kruxos.home]
-            let output = Pipe()
-            process.standardOutput = output
-            try process.run()
-            defer {
-                process.terminate()
-                process.waitUntilExit()
-            }
+            let process = try ChildProcess(
+                Kruxos.path, ["approve", "watch", "--home", kruxos.home], output: .pipe)
+            defer { process.terminate() }
             var said = ""
             func until(_ text: String) throws {
                 while !said.contains(text) {
-                    let data = output.fileHandleForReading.availableData
+                    let data = process.output.availableData
                     try #require(!data.isEmpty, "\(said)")
                     said += String(decoding: data, as: UTF8.self)
                 }

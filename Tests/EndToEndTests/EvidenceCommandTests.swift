@@ -159,24 +159,12 @@ import Testing
             let verifier = try #require(
                 try json(kruxos.run("audit", "key", "--json")).array?.first?["verifier"]?.string)
             #expect(try witness.run("witness", "log", "add", verifier).code == 0)
-            let process = Process()
-            process.executableURL = URL(fileURLWithPath: Kruxos.path)
-            process.arguments = [
-                "witness", "serve", "--home", witness.home, "--port", "0", "--name", "witness.example/w1",
-            ]
-            let output = Pipe()
-            process.standardOutput = output
-            try process.run()
-            defer {
-                process.terminate()
-                process.waitUntilExit()
-            }
-            var said = ""
-            while said.count(where: { $0 == "\n" }) < 2 {
-                let data = output.fileHandleForReading.availableData
-                try #require(!data.isEmpty)
-                said += String(decoding: data, as: UTF8.self)
-            }
+            let process = try ChildProcess(
+                Kruxos.path,
+                ["witness", "serve", "--home", witness.home, "--port", "0", "--name", "witness.example/w1"],
+                output: .pipe)
+            defer { process.terminate() }
+            let said = try process.read { $0.count(where: { $0 == "\n" }) >= 2 }
             let words = said.split(whereSeparator: { $0 == " " || $0 == "\n" }).map(String.init)
             let (url, key) = (words[1], words[3])
             #expect(try kruxos.run("audit", "anchor", "add", "--witness", url, "--key", key).code == 0)

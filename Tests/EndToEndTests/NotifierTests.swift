@@ -8,27 +8,15 @@ import Testing
 @Suite struct NotifierTests {
     /// `peers/receiver.py`, and what it received.
     private final class Receiver {
-        private let process = Process()
-        private let output = Pipe()
-        private let input = Pipe()
+        private let process: ChildProcess
         private var text = ""
         private(set) var messages: [JSONValue] = []
         let web: Int64, mail: Int64
 
         init() throws {
             let path = (#filePath as NSString).deletingLastPathComponent + "/peers/receiver.py"
-            process.executableURL = URL(fileURLWithPath: Peer.python)
-            process.arguments = [path]
-            process.standardOutput = output
-            process.standardInput = input
-            try process.run()
-            var said = ""
-            while !said.contains("\n") {
-                let data = output.fileHandleForReading.availableData
-                try #require(!data.isEmpty)
-                said += String(decoding: data, as: UTF8.self)
-            }
-            let ports = try JSONParser.parse(said)
+            process = try ChildProcess(Peer.python, [path], input: .pipe, output: .pipe)
+            let ports = try JSONParser.parse(try process.read { $0.contains("\n") })
             web = try #require(ports["web"]?.int)
             mail = try #require(ports["mail"]?.int)
         }
@@ -37,7 +25,7 @@ import Testing
         func wait(_ what: String, _ fits: (JSONValue) -> Bool) throws -> JSONValue {
             while true {
                 if let found = messages.first(where: fits) { return found }
-                let data = output.fileHandleForReading.availableData
+                let data = process.output.availableData
                 try #require(!data.isEmpty, "\(what) did not come: \(messages)")
                 text += String(decoding: data, as: UTF8.self)
                 while let end = text.firstIndex(of: "\n") {
@@ -48,7 +36,7 @@ import Testing
         }
 
         func end() throws {
-            try input.fileHandleForWriting.close()
+            try process.input.close()
             process.waitUntilExit()
         }
     }

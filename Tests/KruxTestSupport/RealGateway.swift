@@ -1,4 +1,4 @@
-package import Foundation
+import Foundation
 
 /// The real binary, run as a user would.
 package struct Kruxos: Sendable {
@@ -25,30 +25,20 @@ package struct Kruxos: Sendable {
     }
 
     package static func execute(_ program: String, _ arguments: [String], input: String? = nil) throws -> Result {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: program)
-        process.arguments = arguments
-        let output = Pipe()
-        let errors = Pipe()
-        process.standardOutput = output
-        process.standardError = errors
-        let inputPipe = Pipe()
-        process.standardInput = inputPipe
-        try process.run()
-        if let input { inputPipe.fileHandleForWriting.write(Data(input.utf8)) }
-        try inputPipe.fileHandleForWriting.close()
+        let process = try ChildProcess(program, arguments, input: .pipe, output: .pipe, errors: .pipe)
+        if let input { try process.input.write(contentsOf: Data(input.utf8)) }
+        try process.input.close()
         // Both at once: a full pipe would stop the program.
         nonisolated(unsafe) var errorData = Data()
         let done = DispatchSemaphore(value: 0)
         Thread.detachNewThread {
-            errorData = errors.fileHandleForReading.readDataToEndOfFile()
+            errorData = process.errors.readDataToEndOfFile()
             done.signal()
         }
-        let data = output.fileHandleForReading.readDataToEndOfFile()
+        let data = process.output.readDataToEndOfFile()
         done.wait()
-        process.waitUntilExit()
         return Result(
-            code: process.terminationStatus, output: String(decoding: data, as: UTF8.self),
+            code: process.waitUntilExit(), output: String(decoding: data, as: UTF8.self),
             errors: String(decoding: errorData, as: UTF8.self))
     }
 
@@ -71,7 +61,7 @@ package struct TestFailure: Error, CustomStringConvertible {
 package final class RealGateway: @unchecked Sendable {
     // @unchecked: used by one test, which starts and stops it.
     package let kruxos: Kruxos
-    package let process = Process()
+    package let process: ChildProcess
     package private(set) var agentsURL = ""
     package private(set) var supervisorsURL = ""
 
@@ -81,22 +71,15 @@ package final class RealGateway: @unchecked Sendable {
         self.kruxos = kruxos
         let serve = [Kruxos.path, "serve", "--home", kruxos.home, "--port", "0", "--supervisor-port", "0"]
         let line = wrapper + serve
-        process.executableURL = URL(fileURLWithPath: line[0])
-        process.arguments = Array(line.dropFirst())
-        let output = Pipe()
-        process.standardOutput = output
         let log = kruxos.home + "/test.log"
         guard FileManager.default.createFile(atPath: log, contents: nil) else { throw TestFailure("no log") }
-        process.standardError = FileHandle(forWritingAtPath: log)
-        try process.run()
-        var ready = ""
-        while ready.count(where: { $0 == "\n" }) < 3 {
-            let data = output.fileHandleForReading.availableData
-            if data.isEmpty {
-                throw TestFailure(
-                    "the gateway did not start: \((try? String(contentsOfFile: log, encoding: .utf8)) ?? "")")
-            }
-            ready += String(decoding: data, as: UTF8.self)
+        process = try ChildProcess(line[0], Array(line.dropFirst()), output: .pipe, errors: .file(log))
+        let ready: String
+        do {
+            ready = try process.read { $0.count(where: { $0 == "\n" }) >= 3 }
+        } catch {
+            throw TestFailure(
+                "the gateway did not start: \((try? String(contentsOfFile: log, encoding: .utf8)) ?? "\(error)")")
         }
         for line in ready.split(separator: "\n") {
             let words = line.split(separator: " ")
@@ -107,14 +90,10 @@ package final class RealGateway: @unchecked Sendable {
 
     /// SIGTERM, and its exit code.
     @discardableResult
-    package func stop() -> Int32 {
-        process.terminate()
-        process.waitUntilExit()
-        return process.terminationStatus
-    }
+    package func stop() -> Int32 { process.terminate() }
 
     package func kill() {
-        Foundation.kill(process.processIdentifier, SIGKILL)
+        process.send(SIGKILL)
         process.waitUntilExit()
     }
 
@@ -156,8 +135,7 @@ package enum Peer {
 /// A peer that serves until it is stopped, and has said one line by then.
 package final class PeerProcess: @unchecked Sendable {
     // @unchecked: used by one test, which starts and stops it.
-    private let process = Process()
-    private let input = Pipe()
+    private let process: ChildProcess
     package let firstLine: String
 
     private let endsByItself: Bool
@@ -166,26 +144,14 @@ package final class PeerProcess: @unchecked Sendable {
     package init(_ name: String, _ arguments: [String], endsByItself: Bool = false, file: String = #filePath) throws {
         self.endsByItself = endsByItself
         let folder = (file as NSString).deletingLastPathComponent + "/peers/"
-        process.executableURL = URL(fileURLWithPath: Peer.python)
-        process.arguments = [folder + name] + arguments
-        let output = Pipe()
-        process.standardOutput = output
-        // Some serve as long as it is open.
-        process.standardInput = input
-        try process.run()
-        var line = ""
-        while !line.hasSuffix("\n") {
-            let data = output.fileHandleForReading.availableData
-            if data.isEmpty { throw TestFailure("\(name) ended before it said anything") }
-            line += String(decoding: data, as: UTF8.self)
-        }
-        firstLine = String(line.dropLast())
+        // Some serve as long as their input is open.
+        process = try ChildProcess(Peer.python, [folder + name] + arguments, input: .pipe, output: .pipe)
+        firstLine = String(try process.read { $0.hasSuffix("\n") }.dropLast())
     }
 
     package func stop() {
-        try? input.fileHandleForWriting.close()
-        // SIGTERM is blocked where a test's thread starts it; what has ended by then does not mind.
-        if !endsByItself { kill(process.processIdentifier, SIGKILL) }
+        try? process.input.close()
+        if !endsByItself { process.send(SIGKILL) }
         process.waitUntilExit()
     }
 }
