@@ -166,7 +166,7 @@ let package = Package(
             [
                 "KruxCore", "KruxCrypto", "KruxPolicy", "KruxRegistry", "KruxAudit", "KruxStore", "KruxApprovals",
                 "KruxCapabilities",
-                "KruxEngine", "KruxTestSupport", log,
+                "KruxEngine", "KruxSandbox", "KruxTestSupport", log,
             ]),
         tests("EndToEndTests", ["KruxCore", "KruxCrypto", "KruxTestSupport", "kruxos"]),
     ],

@@ -265,22 +265,41 @@ static int protect(const char *workspace, const char *const *names) {
     return error;
 }
 
-/* Every directory and file at the machine's root, as it is. */
-static int show_everything(void) {
-    DIR *root = opendir("/oldroot");
-    if (!root) return -errno;
+static int is_one_of(const char *name, const char *const *names) {
+    while (*names && strcmp(*names, name)) names++;
+    return *names != NULL;
+}
+
+/* Every directory and file in `folder`, a path with a slash at its end, as it is, but what is left out. */
+static int show_all(const char *folder, const char *const *left_out) {
+    char path[600];
+    snprintf(path, sizeof path, "/oldroot%s", folder);
+    DIR *stream = opendir(path);
+    if (!stream) return errno == ENOENT || errno == EACCES ? 0 : -errno;
     int error = 0;
     struct dirent *entry;
-    while (error == 0 && (entry = readdir(root))) {
+    while (error == 0 && (entry = readdir(stream))) {
         const char *name = entry->d_name;
-        if (!strcmp(name, ".") || !strcmp(name, "..") || !strcmp(name, "proc") || !strcmp(name, "workspace") ||
-            !strcmp(name, "tmp") || !strcmp(name, "dev"))
-            continue;
-        char path[300];
-        snprintf(path, sizeof path, "/%s", name);
+        if (!strcmp(name, ".") || !strcmp(name, "..") || is_one_of(name, left_out)) continue;
+        snprintf(path, sizeof path, "%s%s", folder, name);
         error = show(path, 0);
     }
-    closedir(root);
+    closedir(stream);
+    return error;
+}
+
+/* The machine as it is. Where something is mounted for the agent, /mnt is a directory of the new root's, with what the
+ * machine has there beside it. */
+static int show_everything(const struct krux_launch *launch) {
+    static const char *const own[] = {"proc", "workspace", "tmp", "dev", NULL};
+    static const char *const own_and_mnt[] = {"proc", "workspace", "tmp", "dev", "mnt", NULL};
+    if (!launch->mounts[0]) return show_all("/", own);
+    int error = show_all("/", own_and_mnt);
+    const char *labels[KRUX_MOST_MOUNTS + 1] = {NULL};
+    for (uint32_t index = 0; index < KRUX_MOST_MOUNTS && launch->mounts[index]; index++)
+        labels[index] = launch->mounts[index] + strlen("rw/mnt/");
+    if (error == 0 && mkdir("/newroot/mnt", 0755) < 0) return -errno;
+    if (error == 0) error = show_all("/mnt/", labels);
     return error;
 }
 
@@ -298,7 +317,7 @@ int krux_build_root(const struct krux_launch *launch) {
 
     int error = 0;
     if (everything) {
-        error = show_everything();
+        error = show_everything(launch);
         if (error < 0) return error;
     } else {
         for (const char *const *path = system_directories; *path; path++) {
@@ -337,7 +356,9 @@ int krux_build_root(const struct krux_launch *launch) {
         /* "rw/mnt/label" or "ro/mnt/label". */
         const char *mount = launch->mounts[index];
         if (snprintf(target, sizeof target, "/newroot%s", mount + 2) >= (int)sizeof target) return -ENAMETOOLONG;
-        error = show_directory(launch->mount_fds[index], target, mount[1] == 'o' || launch->files == KRUX_READ_ONLY);
+        int read_only = mount[1] == 'o' || launch->files == KRUX_READ_ONLY;
+        error = show_directory(launch->mount_fds[index], target, read_only);
+        if (error == 0 && !read_only && launch->files == KRUX_WORKSPACE_WRITE) error = protect(target, launch->protect);
     }
     if (error < 0) return error;
 
@@ -537,8 +558,11 @@ int krux_confine_and_exec(const struct krux_launch *launch, uint32_t *failed, ui
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (launch->root ? chdir(launch->workspace) < 0 : fchdir(launch->workspace_fd) < 0) return -errno;
     if (launch->directory[0]) {
+        /* Absolute in a mount, which is there in a private root only. */
+        int absolute = launch->directory[0] == '/';
+        if (absolute && !launch->root) return -ENOENT;
         int fd = krux_openat2(AT_FDCWD, launch->directory, O_PATH | O_DIRECTORY | O_CLOEXEC, 0,
-                              0x08 | 0x04 | 0x02 /* BENEATH, NO_SYMLINKS, NO_MAGICLINKS */);
+                              (absolute ? 0 : 0x08) | 0x04 | 0x02 /* BENEATH, NO_SYMLINKS, NO_MAGICLINKS */);
         if (fd < 0) return fd;
         if (fchdir(fd) < 0) return -errno;
     }

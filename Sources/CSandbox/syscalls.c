@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 int krux_openat2(int directory, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve) {
@@ -26,6 +28,32 @@ int krux_pidfd_signal(int pidfd, int signal) {
 
 const void *krux_memmem(const void *text, size_t size, const void *part, size_t length) {
     return memmem(text, size, part, length);
+}
+
+int krux_holds_files(int descriptor) {
+    struct statfs system;
+    if (fstatfs(descriptor, &system) < 0) return -errno;
+    switch ((unsigned long)system.f_type) {
+    case PROC_SUPER_MAGIC:
+    case SYSFS_MAGIC:
+    case DEVPTS_SUPER_MAGIC:
+    case CGROUP_SUPER_MAGIC:
+    case CGROUP2_SUPER_MAGIC:
+    case DEBUGFS_MAGIC:
+    case TRACEFS_MAGIC:
+    case SECURITYFS_MAGIC:
+    case BPF_FS_MAGIC:
+    case EFIVARFS_MAGIC: return 0;
+    default: return 1;
+    }
+}
+
+int krux_sync(int directory) {
+    int folder = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) return -errno;
+    int result = syncfs(folder) < 0 ? -errno : 0;
+    close(folder);
+    return result;
 }
 
 int krux_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC) < 0 ? -errno : 0; }

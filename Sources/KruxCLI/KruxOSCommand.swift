@@ -15,7 +15,7 @@ package struct KruxOSCommand: AsyncParsableCommand {
             GrantsCommand.self, SupervisorCommand.self, CapabilitiesCommand.self,
             AuditCommand.self, NotificationsCommand.self, WatchCommand.self, ConfigCommand.self, PolicyCommand.self,
             CallCommand.self, BackupCommand.self, RestoreCommand.self, DoctorCommand.self, SandboxCommand.self,
-            VaultCommand.self, ScheduleCommand.self, TrashCommand.self, WitnessCommand.self,
+            VaultCommand.self, ScheduleCommand.self, TrashCommand.self, MountCommand.self, WitnessCommand.self,
             MCPCommand.self,
         ])
 

@@ -4,6 +4,7 @@ import KruxCapabilities
 import KruxCore
 import KruxEngine
 import KruxSandbox
+import KruxStore
 
 struct SandboxCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -132,11 +133,17 @@ struct SandboxCommand: AsyncParsableCommand {
                     }
                     let workspace = try Workspace(agent: name, home: home.root)
                     let protected = ProtectedFiles(workspace: workspace)
-                    try protected.begin(ProtectedNames([]))
+                    workspace.setMounts(
+                        try common.openForReading().read { try MountTable.all($0, agent: name.text) }.map(\.mount))
+                    let mounts = try protected.begin(ProtectedNames([]))
                     var launch = SandboxCommand.launch(
-                        command, workspace.descriptor, confinement, timeout: timeout, sink: write)
-                    launch.workspacePath = workspace.root
+                        command, workspace.root.descriptor, confinement, timeout: timeout, sink: write)
+                    launch.workspacePath = workspace.root.path
+                    launch.confinement.mounts = mounts.map {
+                        Confinement.Mount(target: $0.path, descriptor: $0.descriptor, isReadOnly: $0.isReadOnly)
+                    }
                     result = try await ConfinedProcess.run(launch)
+                    withExtendedLifetime(mounts) {}
                 } else {
                     let (command, timeout) = (command, timeout)
                     result = try await SandboxCommand.withFolder { folder in

@@ -5,7 +5,7 @@ import KruxCrypto
 
 /// Whole-file reads, atomic writes and copies over descriptors.
 extension Workspace {
-    static func readAll(_ descriptor: Int32, count: Int, at offset: Int64, _ path: Path) throws(StructuredError)
+    static func readAll(_ descriptor: Int32, count: Int, at offset: Int64, _ place: String) throws(StructuredError)
         -> [UInt8]
     {
         var failure: Int32 = 0
@@ -20,25 +20,25 @@ extension Workspace {
                 filled += got
             }
         }
-        if failure != 0 { throw FileFailure.error(failure, path.absolute) }
+        if failure != 0 { throw FileFailure.error(failure, place) }
         return bytes
     }
 
-    static func writeAll(_ descriptor: Int32, _ bytes: ArraySlice<UInt8>, _ path: Path) throws(StructuredError) {
+    static func writeAll(_ descriptor: Int32, _ bytes: ArraySlice<UInt8>, _ place: String) throws(StructuredError) {
         var rest = bytes
         while !rest.isEmpty {
             let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
             if count < 0, errno == EINTR { continue }
-            if count < 0 { throw FileFailure.error(errno, path.absolute) }
+            if count < 0 { throw FileFailure.error(errno, place) }
             rest = rest.dropFirst(count)
         }
     }
 
-    static func digest(_ descriptor: Int32, _ path: Path) throws(StructuredError) -> Digest {
+    static func digest(_ descriptor: Int32, _ place: String) throws(StructuredError) -> Digest {
         var hash = SHA256()
         var offset: Int64 = 0
         while true {
-            let chunk = try readAll(descriptor, count: 1 << 20, at: offset, path)
+            let chunk = try readAll(descriptor, count: 1 << 20, at: offset, place)
             if chunk.isEmpty { return hash.finish() }
             hash.update(chunk)
             offset += Int64(chunk.count)
@@ -46,10 +46,19 @@ extension Workspace {
     }
 
     /// A new file beside `path` under a name nobody uses. The caller renames it into place or unlinks it.
-    func createTemporary(in parent: Int32, mode: mode_t, _ path: Path) throws(StructuredError) -> (Int32, String) {
+    /// - Parameter existing: what it will stand in the place of.
+    func createTemporary(
+        in parent: Int32, mode: mode_t, _ path: Path, replacing existing: stat?
+    ) throws(StructuredError) -> (Int32, String) {
+        try requireWritable(path)
         let name = ".kruxos-\(randomBytes(8).hex).tmp"
         let descriptor = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode)
         if descriptor < 0 { throw FileFailure.error(errno, path.absolute) }
+        do { try adopt(descriptor, path, in: parent, replacing: existing) } catch {
+            close(descriptor)
+            unlinkat(parent, name, 0)
+            throw error
+        }
         return (descriptor, name)
     }
 
@@ -65,15 +74,15 @@ extension Workspace {
             try requireOwnFile(existing, path)
         }
         try charge(
-            bytes: Int64(bytes.count) - (existing.map { Int64($0.st_size) } ?? 0), files: existing == nil ? 1 : 0)
+            path, bytes: Int64(bytes.count) - (existing.map { Int64($0.st_size) } ?? 0), files: existing == nil ? 1 : 0)
         let mode = existing.map { mode_t($0.st_mode & 0o777) } ?? 0o644
-        let (descriptor, temporary) = try createTemporary(in: parent, mode: mode, path)
+        let (descriptor, temporary) = try createTemporary(in: parent, mode: mode, path, replacing: existing)
         var renamed = false
         defer {
             close(descriptor)
             if !renamed { unlinkat(parent, temporary, 0) }
         }
-        try Self.writeAll(descriptor, bytes[...], path)
+        try Self.writeAll(descriptor, bytes[...], path.absolute)
         if durable, fsync(descriptor) != 0 { throw FileFailure.error(errno, path.absolute) }
         let result = krux_renameat2(parent, temporary, parent, path.name, replace ? 0 : UInt32(1) /* NOREPLACE */)
         if result < 0 { throw FileFailure.error(-result, path.absolute) }
@@ -94,7 +103,8 @@ extension Workspace {
         defer { close(input) }
         let parent = try openParent(destination)
         defer { close(parent) }
-        if let existing = try self.status(destination) {
+        let existing = try self.status(destination)
+        if let existing {
             guard replace else { throw FileFailure.error(EEXIST, destination.absolute) }
             try requireOwnFile(existing, destination)
             if existing.st_dev == status.st_dev, existing.st_ino == status.st_ino {
@@ -103,8 +113,9 @@ extension Workspace {
                     recovery: ["Name another destination."])
             }
         }
-        try charge(bytes: Int64(status.st_size), files: 1)
-        let (output, temporary) = try createTemporary(in: parent, mode: mode_t(status.st_mode & 0o777), destination)
+        try charge(destination, bytes: Int64(status.st_size), files: 1)
+        let (output, temporary) = try createTemporary(
+            in: parent, mode: mode_t(status.st_mode & 0o777), destination, replacing: existing)
         var renamed = false
         defer {
             close(output)
@@ -112,9 +123,9 @@ extension Workspace {
         }
         var offset: Int64 = 0
         while true {
-            let chunk = try Self.readAll(input, count: 1 << 20, at: offset, source)
+            let chunk = try Self.readAll(input, count: 1 << 20, at: offset, source.absolute)
             if chunk.isEmpty { break }
-            try Self.writeAll(output, chunk[...], destination)
+            try Self.writeAll(output, chunk[...], destination.absolute)
             offset += Int64(chunk.count)
         }
         let result = krux_renameat2(parent, temporary, parent, destination.name, replace ? 0 : UInt32(1))
@@ -173,7 +184,7 @@ extension Workspace {
         }
         var result: [Entry] = []
         for name in names.sorted(by: { $0.utf8.lexicographicallyPrecedes($1.utf8) }) {
-            let path = Path(root, folder.components + [name])
+            let path = Path(folder.root, folder.components + [name])
             var status = stat()
             // Gone since it was listed: not an error, just not there.
             if fstatat(dirfd(stream), name, &status, AT_SYMLINK_NOFOLLOW) == 0 {

@@ -167,7 +167,7 @@ extension Workspace {
         case S_IFREG where status.st_size <= 256 << 20 && status.st_nlink <= 1:
             let (descriptor, _) = try openFile(path, O_RDONLY)
             defer { close(descriptor) }
-            return try Self.digest(descriptor, path).hex
+            return try Self.digest(descriptor, path.absolute).hex
         case S_IFDIR:
             var hash = SHA256()
             let (entries, isWhole) = try below(path, most: 100_000)
@@ -211,7 +211,7 @@ extension Workspace {
         else { return nil }
         let (descriptor, opened) = try openFile(path, O_RDONLY)
         defer { close(descriptor) }
-        return try Self.readAll(descriptor, count: Int(opened.st_size), at: 0, path)
+        return try Self.readAll(descriptor, count: Int(opened.st_size), at: 0, path.absolute)
     }
 
     /// What a write of `new` to `path` would change.

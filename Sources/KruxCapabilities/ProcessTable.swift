@@ -316,8 +316,7 @@ private final class OutputFiles: Sendable {
         var status = stat()
         guard fstat(descriptor, &status) == 0 else { return nil }
         let count = max(0, min(limit, Int(Int64(status.st_size) - offset)))
-        let place = Workspace.Path("outputs", [id])
-        guard let bytes = try? Workspace.readAll(descriptor, count: count, at: offset, place) else { return nil }
+        guard let bytes = try? Workspace.readAll(descriptor, count: count, at: offset, path) else { return nil }
         return (bytes, Int64(status.st_size))
     }
 

@@ -5,7 +5,7 @@ import KruxCrypto
 import KruxSandbox
 import Synchronization
 
-/// What of a workspace is protected while processes run in it. A process can rename what lies above a read-only mount, and
+/// What is protected in a workspace, and in what is mounted beside it, while processes run there. A process can rename what lies above a read-only mount, and
 /// make what was not there; so what is protected is looked at before the first and after each, and what has changed is
 /// put back as it was, the change itself in the trash.
 package final class ProtectedFiles: Sendable {
@@ -25,7 +25,7 @@ package final class ProtectedFiles: Sendable {
 
     /// Every protected place with what is in it.
     private struct Look {
-        var places: [String: [Item]] = [:]
+        var places: [Workspace.Path: [Item]] = [:]
         /// Folders that could not be looked into, with why.
         var failures: [(path: Workspace.Path, error: StructuredError)] = []
         /// Folders whose name is no text and in which something protected may be: their parent and their name.
@@ -40,7 +40,9 @@ package final class ProtectedFiles: Sendable {
         /// By which the baseline was taken; a list that changes meanwhile counts once nothing runs any more.
         var names = ProtectedNames([])
         /// Kept when an end could not be looked at: then nothing new is believed.
-        var baseline: [String: [Item]]?
+        var baseline: [Workspace.Path: [Item]]?
+        /// Where was looked: the workspace, and each mount that processes may write.
+        var roots: [Workspace.Root] = []
     }
 
     private let workspace: Workspace
@@ -50,18 +52,26 @@ package final class ProtectedFiles: Sendable {
     /// - Parameter ledger: `protected` in the gate's home, where what is held outlives a crash; nil for nowhere.
     package init(workspace: Workspace, ledger: String? = nil) {
         self.workspace = workspace
-        self.ledger = ledger.map { ProtectedLedger(folder: $0, agent: workspace.root.pathComponents.last ?? "") }
+        self.ledger = ledger.map { ProtectedLedger(folder: $0, agent: workspace.agent.text) }
     }
 
     private static let mostBytes = 64 << 20
 
     /// Before a process starts: what is there now holds, unless another already runs.
-    /// - Throws: `StructuredError` where the workspace cannot be looked at as a whole.
-    package func begin(_ names: ProtectedNames) throws(StructuredError) {
+    /// - Returns: the mounts it may be shown.
+    /// - Throws: `StructuredError` where the workspace or a mount cannot be looked at as a whole.
+    package func begin(_ names: ProtectedNames) throws(StructuredError) -> [Workspace.Root] {
+        let mounts = workspace.mounts
+        let writable = [workspace.root] + mounts.filter { !$0.isReadOnly }
         let failure: StructuredError? = held.withLock { held in
-            if held.count == 0, held.baseline == nil {
+            if held.baseline == nil {
                 if let ledger, ledger.isLeft { return ledger.unreadable }
-                let look = look(names)
+                held.names = names
+            }
+            // What no process has seen yet is as it should be.
+            let new = writable.filter { root in !held.roots.contains { $0 === root } }
+            if !new.isEmpty {
+                let look = look(held.names, new)
                 if let failed = look.failures.first { return failed.error }
                 if let nameless = look.nameless.first {
                     return StructuredError(
@@ -69,17 +79,20 @@ package final class ProtectedFiles: Sendable {
                         "a folder in `\(nameless.parent.absolute)` has a name that is no text, and holds what is protected",
                         recovery: ["Ask your supervisor to rename it: what is protected in it could not be held."])
                 }
-                held.baseline = look.places
-                held.names = names
+                held.baseline = (held.baseline ?? [:]).merging(look.places) { $1 }
+                held.roots += new
             }
-            if held.count == 0, let baseline = held.baseline {
-                do throws(StructuredError) { try ledger?.begin(held.names, baseline) } catch { return error }
+            if held.count == 0 || !new.isEmpty, let baseline = held.baseline {
+                do throws(StructuredError) { try ledger?.begin(held.names, baseline, held.roots) } catch {
+                    return error
+                }
             }
             held.count += 1
             held.isShared = held.isShared || held.count > 1
             return nil
         }
         if let failure { throw failure }
+        return mounts
     }
 
     /// After it has ended.
@@ -92,25 +105,25 @@ package final class ProtectedFiles: Sendable {
             // What may be another process's is not taken for git's.
             let repository = held.isShared ? nil : repository
             var told: [String] = []
-            var look = look(held.names)
+            var look = look(held.names, held.roots)
             // What hides from the look goes aside, and is looked behind.
             for _ in 0..<4 where !(look.failures.isEmpty && look.nameless.isEmpty) {
                 for failed in look.failures {
-                    let top = Workspace.Path(workspace.root, Array(failed.path.components.prefix(1)))
+                    let top = Workspace.Path(failed.path.root, Array(failed.path.components.prefix(1)))
                     told.append(setAside(top, "cannot be looked into: \(failed.error.description)", at: time))
                 }
                 for hidden in look.nameless {
                     told.append(setAside(hidden.name, in: hidden.parent, at: time))
                 }
-                look = self.look(held.names)
+                look = self.look(held.names, held.roots)
             }
             var baseline = held.baseline ?? [:]
-            for place in Set(look.places.keys).union(baseline.keys).sorted() {
+            for place in Set(look.places.keys).union(baseline.keys).sorted(by: { $0.absolute < $1.absolute }) {
                 let before = baseline[place] ?? []
                 let after = look.places[place] ?? []
                 if before == after { continue }
                 if before.isEmpty, let repository,
-                    isFreshSettings(after, of: repository) || repository.isCheckedOut(place)
+                    isFreshSettings(after, of: repository) || repository.isCheckedOut(place.absolute)
                 {
                     baseline[place] = after
                     continue
@@ -121,7 +134,10 @@ package final class ProtectedFiles: Sendable {
             let isSeen = look.failures.isEmpty && look.nameless.isEmpty
             held.baseline = held.count == 0 && isSeen ? nil : baseline
             if held.count == 0 { held.isShared = false }
-            if held.baseline == nil { ledger?.end() }
+            if held.baseline == nil {
+                held.roots = []
+                ledger?.end()
+            }
             return told
         }
     }
@@ -138,10 +154,12 @@ package final class ProtectedFiles: Sendable {
         guard let (names, baseline) = try ledger?.left(workspace) else { return nil }
         held.withLock { held in
             held.names = names
-            held.baseline = baseline
+            held.baseline = baseline.places
+            held.roots = [workspace.root] + workspace.mounts.filter { !$0.isReadOnly }
             held.count += 1
         }
-        return end(at: time)
+        return baseline.unmounted.map { "\($0) is not there, so what processes changed in it was not looked at" }
+            + end(at: time)
     }
 
     /// Keeps what moves whole folders from running while the workspace is looked at.
@@ -154,14 +172,16 @@ package final class ProtectedFiles: Sendable {
 
     // MARK: Looking
 
-    private func look(_ names: ProtectedNames) -> Look {
+    private func look(_ names: ProtectedNames, _ roots: [Workspace.Root]) -> Look {
         var look = Look()
-        do throws(StructuredError) {
-            let root = try workspace.place(workspace.root)
-            try workspace.adopt(root)
-            scan(root, names, &look)
-        } catch {
-            look.failures.append((Workspace.Path(workspace.root, []), error))
+        for root in roots {
+            let top = Workspace.Path(root, [])
+            do throws(StructuredError) {
+                try workspace.adopt(top)
+                scan(top, names, &look)
+            } catch {
+                look.failures.append((top, error))
+            }
         }
         return look
     }
@@ -199,6 +219,12 @@ package final class ProtectedFiles: Sendable {
     /// own end.
     private func fail(_ path: Workspace.Path, _ error: StructuredError, _ look: inout Look) {
         if error.kind == .notFound || error.kind == .pathChanged { return }
+        // What is another user's and closed to the gate is closed to its agents' processes.
+        if path.root.mount != nil, error.context["errno"] == .int(Int64(EACCES)),
+            let status = try? workspace.status(path), status.st_uid != geteuid()
+        {
+            return
+        }
         look.failures.append((path, error))
     }
 
@@ -220,22 +246,22 @@ package final class ProtectedFiles: Sendable {
                 let descriptor = try workspace.open(entry.path, O_RDONLY | O_NONBLOCK)
                 defer { close(descriptor) }
                 guard kept + size <= Self.mostBytes else {
-                    return (try Workspace.digest(descriptor, entry.path), nil)
+                    return (try Workspace.digest(descriptor, entry.path.absolute), nil)
                 }
-                let bytes = try Workspace.readAll(descriptor, count: size, at: 0, entry.path)
+                let bytes = try Workspace.readAll(descriptor, count: size, at: 0, entry.path.absolute)
                 return (sha256(bytes), bytes)
             }
             look.kept += bytes?.count ?? 0
             kind = .file(digest, bytes)
         default: kind = .other
         }
-        let place = Workspace.Path(workspace.root, Array(components.prefix(length))).absolute
+        let place = Workspace.Path(entry.path.root, Array(components.prefix(length)))
         look.places[place, default: []].append(Item(path: entry.path, mode: mode, kind: kind))
     }
 
     /// Whether these are the settings that git gives every new repository, and nothing else.
     private func isFreshSettings(_ items: [Item], of repository: FreshRepository) -> Bool {
-        let expected = Workspace.Path(workspace.root, repository.path.components + [".git", "config"])
+        let expected = Workspace.Path(repository.path.root, repository.path.components + [".git", "config"])
         guard items.count == 1, let item = items.first, item.path == expected, case .file(_, let bytes?) = item.kind
         else { return false }
         return String(decoding: bytes, as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false)
@@ -246,7 +272,7 @@ package final class ProtectedFiles: Sendable {
 
     private func setAside(_ path: Workspace.Path, _ why: String, at time: Timestamp) -> String {
         do throws(StructuredError) {
-            guard !path.isRoot else { return "the workspace \(why)" }
+            guard !path.isRoot else { return "\(path.absolute) \(why)" }
             let id = try Trash(workspace: workspace).take(path, at: time)
             return "\(path.absolute) \(why); the trash holds it as \(id)"
         } catch {
@@ -264,16 +290,15 @@ package final class ProtectedFiles: Sendable {
         }
     }
 
-    private func putBack(_ place: String, _ before: [Item], _ after: [Item], at time: Timestamp) -> String {
-        var text = "\(place) \(before.isEmpty ? "was made" : after.isEmpty ? "was taken away" : "was changed")"
+    private func putBack(_ path: Workspace.Path, _ before: [Item], _ after: [Item], at time: Timestamp) -> String {
+        var text = "\(path.absolute) \(before.isEmpty ? "was made" : after.isEmpty ? "was taken away" : "was changed")"
         let trash = Trash(workspace: workspace)
         do throws(StructuredError) {
-            let path = try workspace.place(place)
             if try workspace.isThere(path) { text += "; the trash holds it as \(try trash.take(path, at: time))" }
             if before.isEmpty { return text }
             // What stands where folders above it were goes aside first.
             for count in 1..<max(1, path.components.count) {
-                let above = Workspace.Path(workspace.root, Array(path.components.prefix(count)))
+                let above = Workspace.Path(path.root, Array(path.components.prefix(count)))
                 guard let status = try workspace.status(above) else { break }
                 if status.st_mode & S_IFMT != S_IFDIR {
                     text += "; what stood at \(above.absolute) is in the trash as \(try trash.take(above, at: time))"
@@ -316,7 +341,7 @@ extension Workspace {
     /// A root gateway's agents run as a user of their own, to whom their files must belong. A file with several names may
     /// have one outside, and stays whose it is.
     func adopt(_ entry: Entry) throws(StructuredError) {
-        guard let user = Confinement.processUser, entry.status.st_uid == 0 else { return }
+        guard let user = Confinement.processUser, entry.status.st_uid == 0, entry.path.root.mount == nil else { return }
         if entry.kind != "directory", entry.status.st_nlink > 1 { return }
         let parent = try openParent(entry.path)
         defer { close(parent) }
@@ -327,7 +352,7 @@ extension Workspace {
     }
 
     func adopt(_ root: Path) throws(StructuredError) {
-        guard let user = Confinement.processUser else { return }
+        guard let user = Confinement.processUser, root.root.mount == nil else { return }
         let folder = try open(root, O_RDONLY | O_DIRECTORY)
         defer { close(folder) }
         if fchown(folder, user, user) != 0 { throw FileFailure.error(errno, root.absolute) }
@@ -352,6 +377,8 @@ extension Workspace {
             guard fstatat(parent, path.name, &status, AT_SYMLINK_NOFOLLOW) == 0, status.st_mode & S_IFMT != S_IFLNK,
                 fchmodat(parent, path.name, mode_t(status.st_mode & 0o777) | 0o700, 0) == 0
             else { throw error }
+            // A mount is the owner's, whose folders stay as they made them.
+            defer { if path.root.mount != nil { fchmodat(parent, path.name, mode_t(status.st_mode & 0o7777), 0) } }
             return try work()
         }
     }
@@ -361,18 +388,29 @@ extension Workspace {
         let descriptor = try open(folder, O_RDONLY | O_DIRECTORY)
         defer { close(descriptor) }
         let wanted = firsts.map { Array($0.utf8CString) }
-        return Self.names(in: descriptor).filter { name in
+        return try Self.names(in: descriptor, folder.absolute).filter { name in
             let bytes = name.dropLast().map { UInt8(bitPattern: $0) }
             return String(validating: bytes, as: UTF8.self) == nil && Self.holds(descriptor, name, wanted, depth: 0)
         }
     }
 
-    private static func names(in descriptor: Int32) -> [[CChar]] {
-        guard let stream = fdopendir(dup(descriptor)) else { return [] }
+    /// What is in an open folder, names that are no text among it.
+    static func names(in descriptor: Int32, _ place: String) throws(StructuredError) -> [[CChar]] {
+        let copy = dup(descriptor)
+        guard copy >= 0, let stream = fdopendir(copy) else {
+            let code = errno
+            if copy >= 0 { close(copy) }
+            throw FileFailure.error(code, place)
+        }
         defer { closedir(stream) }
         rewinddir(stream)
         var names: [[CChar]] = []
-        while let entry = readdir(stream) {
+        while true {
+            errno = 0
+            guard let entry = readdir(stream) else {
+                if errno != 0 { throw FileFailure.error(errno, place) }
+                break
+            }
             let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
                 pointer.withMemoryRebound(to: CChar.self, capacity: 256) { text in
                     Array(UnsafeBufferPointer(start: text, count: strlen(text) + 1))
@@ -389,8 +427,8 @@ extension Workspace {
         let folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
         if folder < 0 { return errno != ENOTDIR && errno != ELOOP && errno != ENOENT }
         defer { close(folder) }
-        if depth > 200 { return true }
-        return names(in: folder).contains { wanted.contains($0) || holds(folder, $0, wanted, depth: depth + 1) }
+        guard depth <= 200, let names = try? names(in: folder, "") else { return true }
+        return names.contains { wanted.contains($0) || holds(folder, $0, wanted, depth: depth + 1) }
     }
 
     func target(ofLink path: Path) throws(StructuredError) -> String {

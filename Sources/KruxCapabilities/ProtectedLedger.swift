@@ -4,7 +4,7 @@ import KruxCrypto
 
 /// What is protected in a workspace, on the disk while processes run there: after a crash it says what was there before.
 ///
-/// `protected/<agent>.json` is `{names, places: {place: [{path, mode, folder | link | file | other}]}}`; beside it
+/// `protected/<agent>.json` is `{names, roots, places: {place: [{path, mode, folder | link | file | other}]}}`; beside it
 /// `<agent>.running` stands while processes run. Neither is synced: both are on the workspaces' own file system, whose
 /// journal keeps the order in which they and what processes did came about.
 final class ProtectedLedger: Sendable {
@@ -19,12 +19,15 @@ final class ProtectedLedger: Sendable {
     }
 
     /// Before the first process starts.
-    func begin(_ names: ProtectedNames, _ places: [String: [ProtectedFiles.Item]]) throws(StructuredError) {
+    func begin(
+        _ names: ProtectedNames, _ places: [Workspace.Path: [ProtectedFiles.Item]], _ roots: [Workspace.Root]
+    ) throws(StructuredError) {
         if mkdir(folder, 0o700) != 0, errno != EEXIST { throw FileFailure.error(errno, folder) }
         let json = JSONValue.object([
-            "names": .strings(names.atRoot),
+            "names": .strings(names.atRoot), "roots": .strings(roots.map(\.path)),
             "places": .object(
-                JSONObject(places.sorted { $0.key < $1.key }.map { ($0.key, .array($0.value.map(Self.json))) })),
+                JSONObject(
+                    places.map { ($0.key.absolute, .array($0.value.map(Self.json))) }.sorted { $0.0 < $1.0 })),
         ])
         let bytes = Data(json.canonicalBytes())
         if FileManager.default.contents(atPath: file) != bytes {
@@ -54,24 +57,33 @@ final class ProtectedLedger: Sendable {
             ])
     }
 
+    struct Baseline {
+        var places: [Workspace.Path: [ProtectedFiles.Item]] = [:]
+        /// Mounts that are not there any more.
+        var unmounted: [String] = []
+    }
+
     /// What was there before processes whose end nobody saw; nil where there are none.
     /// - Throws: `StructuredError` `.ioFailure` for a file that cannot be read.
-    func left(_ workspace: Workspace) throws(StructuredError) -> (ProtectedNames, [String: [ProtectedFiles.Item]])? {
+    func left(_ workspace: Workspace) throws(StructuredError) -> (ProtectedNames, Baseline)? {
         guard isLeft else { return nil }
         guard let data = FileManager.default.contents(atPath: file),
             let json = try? JSONParser.parse([UInt8](data)), let members = json["places"]?.object?.members,
             let texts = json["names"]?.array?.compactMap(\.string)
         else { throw unreadable }
-        var places: [String: [ProtectedFiles.Item]] = [:]
+        var baseline = Baseline()
+        let roots = json["roots"]?.array?.compactMap(\.string) ?? []
+        baseline.unmounted = roots.filter { (try? workspace.place($0)) == nil }
         for member in members {
+            if baseline.unmounted.contains(where: { member.key.hasPrefix($0 + "/") }) { continue }
             var items: [ProtectedFiles.Item] = []
             for entry in member.value.array ?? [] {
                 guard let item = try Self.item(entry, workspace) else { throw unreadable }
                 items.append(item)
             }
-            places[member.key] = items
+            baseline.places[try workspace.place(member.key)] = items
         }
-        return (ProtectedNames(texts), places)
+        return (ProtectedNames(texts), baseline)
     }
 
     private static func json(_ item: ProtectedFiles.Item) -> JSONValue {

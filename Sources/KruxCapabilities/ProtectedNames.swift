@@ -33,6 +33,9 @@ package struct ProtectedNames: Sendable {
         }
     }
 
+    /// Whether such a path is a protected place, lies in one or leads to one.
+    package func holds(_ components: [String]) -> Bool { place(components) != nil || leads(components) }
+
     /// The names that are whole paths from the workspace's root.
     var atRoot: [String] { names.map { $0.joined(separator: "/") } }
 }
@@ -52,6 +55,7 @@ extension Workspace {
     ///   as a file called `.git` does, would put another in its stead.
     /// - Throws: `StructuredError` `.blocked` when writing there would change something protected.
     func requireChangeable(_ path: Path, isFolder: Bool = false, _ names: ProtectedNames) throws(StructuredError) {
+        try requireWritable(path)
         if names.place(path.components) != nil || !isFolder && names.leads(path.components) {
             throw Self.isProtected(path)
         }
@@ -63,7 +67,7 @@ extension Workspace {
         guard names.leads(path.components), let first = try protectedPlaces(below: path, as: path, names).first else {
             return
         }
-        throw Self.isProtected(Path(root, path.components + first))
+        throw Self.isProtected(Path(path.root, path.components + first))
     }
 
     /// Moving or copying neither puts something into a protected place nor takes it out of one: what is protected at one
@@ -79,10 +83,12 @@ extension Workspace {
         let before = Set(try protectedPlaces(below: source, as: source, names))
         let after = Set(try protectedPlaces(below: source, as: destination, names))
         if let gained = after.subtracting(before).first {
-            throw Self.isProtected(Path(root, destination.components + gained))
+            throw Self.isProtected(Path(destination.root, destination.components + gained))
         }
         if keepsSource { return }
-        if let lost = before.subtracting(after).first { throw Self.isProtected(Path(root, source.components + lost)) }
+        if let lost = before.subtracting(after).first {
+            throw Self.isProtected(Path(source.root, source.components + lost))
+        }
     }
 
     /// Everything at or below `folder` that is protected if `folder` stood at `name`, relative to it.

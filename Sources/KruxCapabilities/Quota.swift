@@ -76,16 +76,30 @@ extension QuotaMeter {
 extension Workspace {
     package func setQuota(_ quota: Quota?) { meter.set(quota) }
 
-    /// Room for what is about to be written; see `QuotaMeter.charge`.
-    func charge(bytes: Int64, files: Int64 = 0) throws(StructuredError) {
+    /// Room for what is about to be written to `path`; see `QuotaMeter.charge`. What is mounted is not counted.
+    func charge(_ path: Path, bytes: Int64, files: Int64 = 0) throws(StructuredError) {
+        guard path.root === root else { return }
         try meter.charge(bytes: bytes, files: files) { () throws(StructuredError) in
-            var usage = QuotaMeter.Usage()
-            _ = try walk(try place(root), depth: Self.deepest) { (entry) throws(StructuredError) in
-                usage.files += 1
-                if entry.kind == "file" { usage.bytes += Int64(entry.status.st_size) }
-                return true
-            }
-            return usage
+            try usage(Path(root, []))
         }
+    }
+
+    /// What lies at `path`, which counts as well unless it is the root.
+    func usage(_ path: Path) throws(StructuredError) -> QuotaMeter.Usage {
+        var usage = QuotaMeter.Usage()
+        func count(_ entry: Entry) {
+            usage.files += 1
+            if entry.kind == "file" { usage.bytes += Int64(entry.status.st_size) }
+        }
+        if !path.isRoot {
+            guard let status = try status(path) else { return usage }
+            count(Entry(path: path, status: status))
+            guard status.st_mode & S_IFMT == S_IFDIR else { return usage }
+        }
+        _ = try walk(path, depth: Self.deepest) { (entry) throws(StructuredError) in
+            count(entry)
+            return true
+        }
+        return usage
     }
 }

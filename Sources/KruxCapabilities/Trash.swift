@@ -8,14 +8,40 @@ import KruxCrypto
 struct Trash {
     let workspace: Workspace
 
-    /// Moves `path` into the trash in one rename.
+    /// Moves `path` into the trash: in one rename, or from another file system.
     func take(_ path: Workspace.Path, at time: Timestamp) throws(StructuredError) -> String {
         let parent = try workspace.openParent(path)
         defer { close(parent) }
-        return try make(path, at: time) { (folder) throws(StructuredError) in
-            let result = krux_renameat2(parent, path.name, folder, "entry", 1)
+        return try take(Array(path.name.utf8CString), from: parent, path, at: time)
+    }
+
+    /// Moves something whose name is no text into the trash.
+    func take(_ name: [CChar], in parent: Workspace.Path, at time: Timestamp) throws(StructuredError) -> String {
+        let holder = try workspace.open(parent, openPathOnly | O_DIRECTORY)
+        defer { close(holder) }
+        return try take(name, from: holder, parent, at: time)
+    }
+
+    private func take(
+        _ name: [CChar], from parent: Int32, _ path: Workspace.Path, at time: Timestamp
+    ) throws(StructuredError) -> String {
+        var transfer: TreeTransfer?
+        let id = try make(path, at: time) { (folder) throws(StructuredError) in
+            var result = name.withUnsafeBufferPointer { krux_renameat2(parent, $0.baseAddress, folder, "entry", 1) }
+            if result == -EXDEV {
+                // Whole before it has its name.
+                transfer = try TreeTransfer(name, in: parent, to: folder, as: "part", place: path.absolute)
+                result = krux_renameat2(folder, "part", folder, "entry", 1)
+                if result < 0 { TreeTransfer.remove("part", in: folder) }
+            }
             if result < 0 { throw FileFailure.error(-result, path.absolute) }
         }
+        guard let stayed = transfer?.removeOriginal(), stayed > 0 else { return id }
+        throw StructuredError(
+            .conflict,
+            "the trash has what was at `\(path.absolute)` as \(id); \(stayed) that changed meanwhile are there still",
+            recovery: ["Look at what is left, and delete it too."],
+            context: ["path": .string(path.absolute), "trash_id": .string(id), "stayed": .int(Int64(stayed))])
     }
 
     /// A new place in the trash, filled by `fill`; gone again when that throws.
@@ -41,23 +67,13 @@ struct Trash {
         return id
     }
 
-    /// Moves something whose name is no text into the trash.
-    func take(_ name: [CChar], in parent: Workspace.Path, at time: Timestamp) throws(StructuredError) -> String {
-        let holder = try workspace.open(parent, openPathOnly | O_DIRECTORY)
-        defer { close(holder) }
-        return try make(parent, at: time) { (folder) throws(StructuredError) in
-            let result = name.withUnsafeBufferPointer { krux_renameat2(holder, $0.baseAddress, folder, "entry", 1) }
-            if result < 0 { throw FileFailure.error(-result, parent.absolute) }
-        }
-    }
-
     /// Keeps content that has no other place.
     func keep(_ bytes: [UInt8], of path: Workspace.Path, at time: Timestamp) throws(StructuredError) -> String {
         try make(path, at: time) { (folder) throws(StructuredError) in
             let file = openat(folder, "entry", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
             guard file >= 0 else { throw FileFailure.error(errno, path.absolute) }
             defer { close(file) }
-            try Workspace.writeAll(file, bytes[...], path)
+            try Workspace.writeAll(file, bytes[...], path.absolute)
         }
     }
 
@@ -65,7 +81,7 @@ struct Trash {
         let file = openat(folder, "info.json", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
         guard file >= 0 else { throw FileFailure.error(errno, path.absolute) }
         defer { close(file) }
-        try Workspace.writeAll(file, bytes[...], path)
+        try Workspace.writeAll(file, bytes[...], path.absolute)
     }
 
     /// Where a trashed thing came from.
@@ -75,8 +91,7 @@ struct Trash {
         let file = openat(folder, "info.json", O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
         guard file >= 0 else { throw unknown(id) }
         defer { close(file) }
-        let place = Workspace.Path("trash/\(id)", [])
-        let bytes = try Workspace.readAll(file, count: 16 << 10, at: 0, place)
+        let bytes = try Workspace.readAll(file, count: 16 << 10, at: 0, "trash/\(id)")
         guard let path = (try? JSONParser.parse(bytes))?["path"]?.string else { throw unknown(id) }
         return path
     }
@@ -88,10 +103,17 @@ struct Trash {
         let parent = try workspace.openParent(destination)
         defer { close(parent) }
         workspace.meter.forget()
-        try workspace.charge(bytes: 0)
+        try workspace.charge(destination, bytes: 0)
         let result = krux_renameat2(folder, "entry", parent, destination.name, 1)
         workspace.meter.forget()
-        if result < 0 { throw FileFailure.error(-result, destination.absolute) }
+        if result == -EXDEV {
+            // What stays in the trash goes with it.
+            _ = try Workspace.copyAcross(
+                "entry", in: folder, to: parent, as: destination.name, replace: false, place: destination.absolute)
+            TreeTransfer.remove("entry", in: folder)
+        } else if result < 0 {
+            throw FileFailure.error(-result, destination.absolute)
+        }
         unlinkat(folder, "info.json", 0)
         unlinkat(workspace.trash, id, AT_REMOVEDIR)
     }

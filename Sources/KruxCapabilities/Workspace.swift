@@ -3,18 +3,20 @@ import Foundation
 import Glibc
 package import KruxCore
 import KruxCrypto
+import Synchronization
 
-/// An agent's files, reached through one directory descriptor.
+/// An agent's files: its own folder, and the folders of the machine that are mounted for it. Each is reached through one
+/// directory descriptor.
 ///
 /// A path an agent gives is resolved once, by `canonicalise`, before the call is decided. What runs later opens the
 /// canonical path with `openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)`: if anything was
 /// swapped for a link in between, the kernel refuses, so what was decided is what is opened.
 package final class Workspace: Sendable {
     package let agent: AgentName
-    /// The agent's name for the root: `/workspace/<agent>`.
-    package let root: String
-    /// `O_PATH` descriptor of the real directory.
-    package let descriptor: Int32
+    /// Its own folder, called `/workspace/<agent>`.
+    package let root: Root
+    private let home: String
+    private let mounted = Mutex<[Mounted]>([])
     /// Where deleted things go: outside what the agent's processes see, on the same file system.
     package let trash: Int32
     let meter = QuotaMeter()
@@ -24,17 +26,14 @@ package final class Workspace: Sendable {
     /// Opens the workspace of `agent` under `home/workspaces`, creating what is missing.
     package init(agent: AgentName, home: String) throws(StructuredError) {
         self.agent = agent
-        root = "/workspace/\(agent)"
+        self.home = home
         let folder = "\(home)/workspaces"
-        descriptor = try Self.openFolder("\(folder)/\(agent)")
+        root = Root(path: "/workspace/\(agent)", descriptor: try Self.openFolder("\(folder)/\(agent)"))
         try Self.makeFolder("\(folder)/.trash")
         trash = try Self.openFolder("\(folder)/.trash/\(agent)")
     }
 
-    deinit {
-        close(descriptor)
-        close(trash)
-    }
+    deinit { close(trash) }
 
     private static func makeFolder(_ path: String) throws(StructuredError) {
         if mkdir(path, 0o700) != 0, errno != EEXIST { throw FileFailure.error(errno, path) }
@@ -47,20 +46,88 @@ package final class Workspace: Sendable {
         return descriptor
     }
 
+    // MARK: Roots
+
+    /// A folder in which paths end: none leads from one to another.
+    package final class Root: Sendable {
+        /// `/workspace/<agent>` or `/mnt/<label>`.
+        package let path: String
+        /// `O_PATH` descriptor of the real directory.
+        package let descriptor: Int32
+        /// Nil for the workspace itself.
+        let mount: Mount?
+
+        init(path: String, descriptor: Int32, mount: Mount? = nil) {
+            self.path = path
+            self.descriptor = descriptor
+            self.mount = mount
+        }
+
+        deinit { close(descriptor) }
+
+        package var isReadOnly: Bool { mount?.isReadOnly ?? false }
+    }
+
+    private struct Mounted {
+        let mount: Mount
+        /// Nil until it is used.
+        var root: Root?
+    }
+
+    /// What else the agent sees from now on.
+    package func setMounts(_ mounts: [Mount]) {
+        mounted.withLock { mounted in
+            mounted = mounts.map { mount in
+                mounted.first { $0.mount == mount } ?? Mounted(mount: mount)
+            }
+        }
+    }
+
+    /// The mounts whose folders are there.
+    package var mounts: [Root] {
+        mounted.withLock { mounted in mounted.indices.compactMap { try? Self.open(&mounted[$0], home) } }
+    }
+
+    package var mountList: [Mount] { mounted.withLock { $0.map(\.mount) } }
+
+    /// - Throws: `StructuredError` where nothing is mounted there, or what is cannot be opened.
+    private func mount(_ label: String, _ text: String) throws(StructuredError) -> Root {
+        let result: Result<Root, StructuredError>? = mounted.withLock { mounted in
+            guard let index = mounted.firstIndex(where: { $0.mount.label.utf8Equals(label) }) else { return nil }
+            do throws(StructuredError) { return .success(try Self.open(&mounted[index], home)) } catch {
+                return .failure(error)
+            }
+        }
+        guard let result else { throw FileFailure.outside(text) }
+        return try result.get()
+    }
+
+    /// The folder that is there now: a person may have put another in its place.
+    private static func open(_ mounted: inout Mounted, _ home: String) throws(StructuredError) -> Root {
+        if let root = mounted.root, mounted.mount.isStill(root.descriptor) { return root }
+        mounted.root = nil
+        let descriptor = try mounted.mount.open(home: home)
+        let root = Root(path: mounted.mount.target, descriptor: descriptor, mount: mounted.mount)
+        mounted.root = root
+        return root
+    }
+
     // MARK: Paths
 
-    /// A canonical place in the workspace. Its components are names: no slash, no `.`, no `..`, never empty.
-    package struct Path: Sendable, Equatable {
+    /// A canonical place in one of the roots. Its components are names: no slash, no `.`, no `..`, never empty.
+    package struct Path: Sendable, Hashable {
+        let root: Root
         let components: [String]
         /// `/workspace/<agent>/a/b`.
         package let absolute: String
         /// `a/b`, or `.` for the root.
         package let relative: String
 
-        init(_ root: String, _ components: [String]) {
+        init(_ root: Root, _ components: [String]) {
+            self.root = root
             self.components = components
             let joined = components.joined(separator: "/")
-            absolute = components.isEmpty ? root : root + "/" + joined
+            absolute = components.isEmpty ? root.path : root.path + "/" + joined
             relative = components.isEmpty ? "." : joined
         }
 
@@ -68,45 +135,46 @@ package final class Workspace: Sendable {
         /// The name within its folder.
         var name: String { components.last ?? "." }
 
-        package static func == (a: Path, b: Path) -> Bool { a.absolute.utf8Equals(b.absolute) }
-    }
+        package static func == (a: Path, b: Path) -> Bool { a.root === b.root && a.absolute.utf8Equals(b.absolute) }
+        package func hash(into hasher: inout Hasher) { hasher.combine(absolute) }
 
-    private func path(_ components: [String]) -> Path { Path(root, components) }
+        /// A working directory as a launch has it: below the workspace without its path.
+        var directory: String { root.mount != nil ? absolute : isRoot ? "" : relative }
+    }
 
     /// The place a canonical absolute path names.
     package func place(_ canonical: String) throws(StructuredError) -> Path {
-        let components = try split(canonical)
+        let (root, components) = try split(canonical)
         guard !components.contains(where: { $0.utf8Equals("..") }) else { throw FileFailure.outside(canonical) }
-        return path(components)
+        return Path(root, components)
     }
 
-    /// The components below the root, `.` gone and `..` still there.
-    private func split(_ text: String) throws(StructuredError) -> [String] {
+    /// The root, and the components below it, `.` gone and `..` still there.
+    private func split(_ text: String) throws(StructuredError) -> (Root, [String]) {
         if text.utf8.contains(0) {
             throw StructuredError(
                 .invalidArguments, "the path contains a NUL byte", recovery: ["Send the path without it."])
         }
-        var components = text.pathComponents
-        if text.isAbsolutePath {
-            let prefix = root.pathComponents
-            guard components.count >= prefix.count, zip(components, prefix).allSatisfy({ $0.utf8Equals($1) }) else {
-                throw FileFailure.outside(text)
-            }
-            components.removeFirst(prefix.count)
-        }
-        return components.filter { !$0.utf8Equals(".") }
+        var components = text.pathComponents.filter { !$0.utf8Equals(".") }
+        guard text.isAbsolutePath else { return (root, components) }
+        guard components.count >= 2 else { throw FileFailure.outside(text) }
+        let (top, name) = (components[0], components[1])
+        components.removeFirst(2)
+        if top.utf8Equals("workspace"), name.utf8Equals(agent.text) { return (root, components) }
+        guard top.utf8Equals("mnt") else { throw FileFailure.outside(text) }
+        return (try mount(name, text), components)
     }
 
     /// Resolves what the agent wrote against what is there: `.`, `..` and symbolic links are gone afterwards. What
     /// does not exist yet is resolved as far as it exists.
     /// - Parameter followsLast: whether a link at the end stands for its target.
     package func canonicalise(_ text: String, followsLast: Bool) throws(StructuredError) -> Path {
-        let components = try split(text)
+        let (root, components) = try split(text)
         // Without `..` and links the text is canonical already, which one open shows.
         if !components.contains(where: { $0.utf8Equals("..") }) {
-            let candidate = path(components)
+            let candidate = Path(root, components)
             let result = krux_openat2(
-                descriptor, candidate.relative, UInt64(openPathOnly | O_CLOEXEC), 0, Self.resolve)
+                root.descriptor, candidate.relative, UInt64(openPathOnly | O_CLOEXEC), 0, Self.resolve)
             if result >= 0 {
                 close(result)
                 return candidate
@@ -114,27 +182,29 @@ package final class Workspace: Sendable {
             if result == -ENOENT { return candidate }
             if result != -ELOOP { throw FileFailure.error(-result, candidate.absolute) }
         }
-        return try walk(components, text, followsLast: followsLast)
+        return try walk(root, components, text, followsLast: followsLast)
     }
 
-    private func walk(_ components: [String], _ text: String, followsLast: Bool) throws(StructuredError) -> Path {
+    private func walk(
+        _ root: Root, _ components: [String], _ text: String, followsLast: Bool
+    ) throws(StructuredError) -> Path {
         var pending = Array(components.reversed())
         var resolved: [String] = []
         var links = 0
         while let component = pending.popLast() {
             if component.utf8Equals("..") {
                 // `..` of what is not there leads nowhere, as in the kernel.
-                guard resolved.isEmpty || exists(path(resolved)) else {
-                    throw FileFailure.error(ENOENT, path(resolved).absolute)
+                guard resolved.isEmpty || exists(Path(root, resolved)) else {
+                    throw FileFailure.error(ENOENT, Path(root, resolved).absolute)
                 }
                 guard resolved.popLast() != nil else { throw FileFailure.outside(text) }
                 continue
             }
             resolved.append(component)
             guard !pending.isEmpty || followsLast else { continue }
-            let here = path(resolved)
+            let here = Path(root, resolved)
             let result = krux_openat2(
-                descriptor, here.relative, UInt64(openPathOnly | O_CLOEXEC | O_NOFOLLOW), 0, Self.resolve)
+                root.descriptor, here.relative, UInt64(openPathOnly | O_CLOEXEC | O_NOFOLLOW), 0, Self.resolve)
             if result == -ENOENT || result == -ENOTDIR { continue }
             guard result >= 0 else { throw FileFailure.error(-result, here.absolute) }
             defer { close(result) }
@@ -149,11 +219,12 @@ package final class Workspace: Sendable {
             resolved.removeLast()
             pending += target.pathComponents.reversed().filter { !$0.utf8Equals(".") }
         }
-        return path(resolved)
+        return Path(root, resolved)
     }
 
     private func exists(_ path: Path) -> Bool {
-        let result = krux_openat2(descriptor, path.relative, UInt64(openPathOnly | O_CLOEXEC), 0, Self.resolve)
+        let result = krux_openat2(
+            path.root.descriptor, path.relative, UInt64(openPathOnly | O_CLOEXEC), 0, Self.resolve)
         if result >= 0 { close(result) }
         return result >= 0
     }
@@ -175,9 +246,10 @@ package final class Workspace: Sendable {
 
     /// Opens a canonical place. The caller closes the descriptor.
     func open(_ path: Path, _ flags: Int32, mode: UInt64 = 0) throws(StructuredError) -> Int32 {
+        if flags & (O_ACCMODE | O_CREAT) != O_RDONLY { try requireWritable(path) }
         let creation = flags & O_CREAT != 0 ? mode : 0
         let result = krux_openat2(
-            descriptor, path.relative, UInt64(flags | O_CLOEXEC), creation, Self.resolve)
+            path.root.descriptor, path.relative, UInt64(flags | O_CLOEXEC), creation, Self.resolve)
         if result < 0 { throw FileFailure.error(-result, path.absolute) }
         return result
     }
@@ -224,21 +296,31 @@ package final class Workspace: Sendable {
     }
 
     /// The folder that holds `path`.
-    func folder(of path: Path) -> Path { self.path(path.components.dropLast()) }
+    func folder(of path: Path) -> Path { Path(path.root, path.components.dropLast()) }
 
-    /// The folder that holds `path`, as a descriptor.
+    /// - Throws: `StructuredError` `.blocked` for what lies in a read-only mount.
+    func requireWritable(_ path: Path) throws(StructuredError) {
+        guard path.root.isReadOnly else { return }
+        throw StructuredError(
+            .blocked, "`\(path.root.path)` is mounted read-only",
+            recovery: ["Write a copy in your workspace.", "Ask your supervisor to mount it without `--read-only`."],
+            context: ["path": .string(path.absolute)])
+    }
+
+    /// The folder that holds `path`, as a descriptor to change what is in it.
     func openParent(_ path: Path) throws(StructuredError) -> Int32 {
         if path.isRoot {
             throw StructuredError(
-                .invalidArguments, "the workspace itself cannot be replaced, moved or deleted",
-                recovery: ["Name something in the workspace."])
+                .invalidArguments, "`\(path.absolute)` itself cannot be replaced, moved or deleted",
+                recovery: ["Name something in it."])
         }
+        try requireWritable(path)
         return try open(folder(of: path), openPathOnly | O_DIRECTORY)
     }
 
     func status(_ path: Path) throws(StructuredError) -> stat? {
         let result = krux_openat2(
-            descriptor, path.relative, UInt64(openPathOnly | O_CLOEXEC | O_NOFOLLOW), 0, Self.resolve)
+            path.root.descriptor, path.relative, UInt64(openPathOnly | O_CLOEXEC | O_NOFOLLOW), 0, Self.resolve)
         if result == -ENOENT || result == -ENOTDIR { return nil }
         if result < 0 { throw FileFailure.error(-result, path.absolute) }
         defer { close(result) }
@@ -252,12 +334,16 @@ package final class Workspace: Sendable {
     func makeFolders(_ path: Path) throws(StructuredError) -> Int {
         var made = 0
         for count in path.components.indices {
-            let here = self.path(Array(path.components[...count]))
+            let here = Path(path.root, Array(path.components[...count]))
             let parent = try open(folder(of: here), openPathOnly | O_DIRECTORY)
             defer { close(parent) }
-            if faccessat(parent, here.name, F_OK, AT_SYMLINK_NOFOLLOW) != 0 { try charge(bytes: 0, files: 1) }
+            if faccessat(parent, here.name, F_OK, AT_SYMLINK_NOFOLLOW) != 0 {
+                try requireWritable(here)
+                try charge(here, bytes: 0, files: 1)
+            }
             if mkdirat(parent, here.name, 0o755) == 0 {
                 made += 1
+                try adopt(here, in: parent)
             } else if errno != EEXIST {
                 throw FileFailure.error(errno, here.absolute)
             }
@@ -276,10 +362,11 @@ enum FileFailure {
     static func outside(_ text: String) -> StructuredError {
         StructuredError(
             .outsideWorkspace, "`\(text.prefix(400))` leads outside the workspace",
-            agent: "The path leaves your workspace. You can reach only files under it.",
+            agent:
+                "The path leaves your workspace. You can reach only files under it, and under what is mounted for you.",
             recovery: [
                 "Use a path relative to your workspace, such as `notes/todo.md`.",
-                "Call agent.whoami to see where your workspace is.",
+                "Call agent.whoami to see where your workspace is and what is mounted.",
             ], context: ["path": .string(String(text.prefix(400)))])
     }
 

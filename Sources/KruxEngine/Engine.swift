@@ -222,7 +222,12 @@ package final class Engine: Sendable {
     func workspace(_ agent: AgentName) throws(StructuredError) -> Workspace {
         if let known = workspaces.withLock({ $0[agent.text] }) { return known }
         let opened = try Workspace(agent: agent, home: home.root)
-        do { opened.setQuota(try quota(of: agent.text)) } catch { throw Self.structured(error) }
+        do {
+            opened.setQuota(try quota(of: agent.text))
+            opened.setMounts(try mounts(of: agent.text))
+        } catch {
+            throw Self.structured(error)
+        }
         return workspaces.withLock { workspaces in
             if let known = workspaces[agent.text] { return known }
             workspaces[agent.text] = opened

@@ -46,6 +46,8 @@ extension Engine {
         case vaultRevoke = "vault.revoke"
         case scheduleEnd = "schedule.end"
         case agentQuota = "agent.quota"
+        case mountAdd = "mount.add"
+        case mountRemove = "mount.remove"
         case trashEmpty = "trash.empty"
         case trashKeep = "trash.keep"
         case call = "call"
@@ -94,6 +96,8 @@ extension Engine {
         case .vaultInit, .vaultUnlock, .vaultLock, .vaultPassphrase, .vaultAdd, .vaultRotate, .vaultRevoke:
             return try operateVault(command, input, by: principal)
         case .agentQuota: return try setQuota(input, by: principal)
+        case .mountAdd: return try addMount(input, by: principal)
+        case .mountRemove: return try removeMount(input, by: principal)
         case .trashEmpty: return try emptyTrash(input, by: principal)
         case .trashKeep: return try setTrashDays(input, by: principal)
         case .scheduleEnd: return try endSchedule(input, by: principal)

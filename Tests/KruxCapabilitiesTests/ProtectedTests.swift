@@ -169,11 +169,11 @@ import Testing
     @Test func aListThatChangesMeanwhileCountsAfterwards() async throws {
         try await with { fixture in
             try write("precious", to: fixture.folder + "/keep/data")
-            try fixture.context.protectedFiles.begin(ProtectedNames(Self.names))
-            try fixture.context.protectedFiles.begin(ProtectedNames(Self.names + ["keep"]))
+            _ = try fixture.context.protectedFiles.begin(ProtectedNames(Self.names))
+            _ = try fixture.context.protectedFiles.begin(ProtectedNames(Self.names + ["keep"]))
             #expect(fixture.context.protectedFiles.end(at: fixture.context.clock.now()) == [])
             #expect(fixture.context.protectedFiles.end(at: fixture.context.clock.now()) == [])
-            try fixture.context.protectedFiles.begin(ProtectedNames(Self.names + ["keep"]))
+            _ = try fixture.context.protectedFiles.begin(ProtectedNames(Self.names + ["keep"]))
             try write("changed", to: fixture.folder + "/keep/data")
             #expect(fixture.context.protectedFiles.end(at: fixture.context.clock.now()).count == 1)
             #expect(try String(contentsOfFile: fixture.folder + "/keep/data", encoding: .utf8) == "precious")

@@ -68,3 +68,13 @@ CREATE TABLE quotas (
     bytes INTEGER,
     files INTEGER
 ) STRICT, WITHOUT ROWID;
+
+-- Folders of the machine that agents reach as /mnt/<label>.
+CREATE TABLE mounts (
+    agent TEXT NOT NULL REFERENCES agents (name),
+    label TEXT NOT NULL,
+    -- Absolute and without links.
+    source TEXT NOT NULL,
+    read_only INTEGER NOT NULL CHECK (read_only IN (0, 1)),
+    PRIMARY KEY (agent, label)
+) STRICT, WITHOUT ROWID;

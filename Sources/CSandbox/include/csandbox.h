@@ -81,7 +81,7 @@ struct krux_launch {
     const char *const *arguments; /* [0] is looked for in krux_search_path() unless it has a slash */
     const char *const *environment;
     const char *workspace; /* absolute path in the new root where the workspace is seen */
-    const char *directory; /* relative to the workspace: the working directory; empty for itself */
+    const char *directory; /* the working directory: relative to the workspace, empty for itself; absolute in a mount */
     const char *home;      /* KRUXOS_HOME without links, which is covered wherever it would show; empty for none */
     const char *const *mounts;  /* "rw/mnt/label" or "ro/mnt/label", one for each of mount_fds */
     const char *const *protect; /* relative to the workspace: read-only where they are there */
@@ -127,6 +127,14 @@ int krux_pipe(int ends[2]);
 
 /* memmem(3): where `part` first is in `text`; null where it is not. */
 const void *krux_memmem(const void *text, size_t size, const void *part, size_t length);
+
+/* Whether a descriptor is on a file system that holds files, unlike proc, sysfs and their kind. 1, 0 or a negative
+ * errno. */
+int krux_holds_files(int descriptor);
+
+/* syncfs(2) of the file system that a directory is on, which may be an O_PATH descriptor. Returns 0 or a negative
+ * errno. */
+int krux_sync(int directory);
 
 /* renameat2(2) with flags. Returns 0 or a negative errno. */
 int krux_renameat2(int from_directory, const char *from, int to_directory, const char *to, unsigned int flags);

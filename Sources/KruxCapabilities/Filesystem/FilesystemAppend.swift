@@ -33,11 +33,16 @@ package struct FilesystemAppend: Capability {
     package func run(_ input: Input, _ context: CallContext) async throws(StructuredError) -> Output {
         let path = try context.workspace.place(input.path)
         try context.workspace.requireChangeable(path, context.protected)
-        try context.workspace.charge(
-            bytes: Int64(input.content.bytes.count), files: try context.workspace.status(path) == nil ? 1 : 0)
+        let isNew = try context.workspace.status(path) == nil
+        try context.workspace.charge(path, bytes: Int64(input.content.bytes.count), files: isNew ? 1 : 0)
         let (descriptor, _) = try context.workspace.openFile(path, O_WRONLY | O_APPEND | O_CREAT, mode: 0o644)
         defer { close(descriptor) }
-        try Workspace.writeAll(descriptor, input.content.bytes[...], path)
+        if isNew, path.root.mount != nil {
+            let parent = try context.workspace.openParent(path)
+            defer { close(parent) }
+            try context.workspace.adopt(descriptor, path, in: parent)
+        }
+        try Workspace.writeAll(descriptor, input.content.bytes[...], path.absolute)
         var status = stat()
         guard fstat(descriptor, &status) == 0 else { throw FileFailure.error(errno, path.absolute) }
         return Output(path: path.absolute, bytes: input.content.bytes.count, size: Int64(status.st_size))

@@ -65,9 +65,9 @@ package struct FilesystemCopy: Capability {
             throw StructuredError(
                 .wrongType, "`\(source.absolute)` is a directory", recovery: ["Pass recursive: true to copy it."])
         }
-        if source.isRoot
-            || destination.components.count >= source.components.count
-                && zip(destination.components, source.components).allSatisfy({ $0.utf8Equals($1) })
+        if source.root === destination.root,
+            destination.components.count >= source.components.count,
+            zip(destination.components, source.components).allSatisfy({ $0.utf8Equals($1) })
         {
             throw StructuredError(
                 .invalidArguments, "a folder cannot be copied into itself", recovery: ["Name a destination outside it."]
@@ -76,7 +76,7 @@ package struct FilesystemCopy: Capability {
         try workspace.makeFolders(destination)
         try workspace.walk(source, depth: Workspace.deepest) { entry throws(StructuredError) in
             let below = entry.path.components.dropFirst(source.components.count)
-            let target = Workspace.Path(workspace.root, destination.components + below)
+            let target = Workspace.Path(destination.root, destination.components + below)
             // A copy of a whole folder may hold such a place; one that is there already is not written over.
             if context.protected.place(target.components) != nil, entry.kind != "directory",
                 try workspace.status(target) != nil

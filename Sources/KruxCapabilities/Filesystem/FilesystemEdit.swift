@@ -67,7 +67,7 @@ package struct FilesystemEdit: Capability {
                 .tooLarge, "`\(path.absolute)` has \(status.st_size) bytes, more than can be edited",
                 recovery: ["Change it with process.run (`sed`), or write it anew."])
         }
-        let before = try Workspace.readAll(descriptor, count: Int(status.st_size), at: 0, path)
+        let before = try Workspace.readAll(descriptor, count: Int(status.st_size), at: 0, path.absolute)
         let places = Self.places(of: Array(input.expected.utf8), in: before)
         guard !places.isEmpty, input.all || places.count == 1 else {
             throw StructuredError(

@@ -35,8 +35,9 @@ package struct FilesystemMkdir: Capability {
         if input.parents { return Output(path: path.absolute, created: try context.workspace.makeFolders(path)) }
         let parent = try context.workspace.openParent(path)
         defer { close(parent) }
-        try context.workspace.charge(bytes: 0, files: 1)
+        try context.workspace.charge(path, bytes: 0, files: 1)
         guard mkdirat(parent, path.name, 0o755) == 0 else { throw FileFailure.error(errno, path.absolute) }
+        try context.workspace.adopt(path, in: parent)
         return Output(path: path.absolute, created: 1)
     }
 }

@@ -1,4 +1,3 @@
-import CSandbox
 import Foundation
 package import KruxCore
 
@@ -40,22 +39,10 @@ package struct FilesystemMove: Capability {
         let source = try context.workspace.place(input.source)
         let destination = try context.workspace.place(input.destination)
         try context.workspace.requireSameProtection(source, destination, keepsSource: false, context.protected)
-        let from = try context.workspace.openParent(source)
-        defer { close(from) }
-        let to = try context.workspace.openParent(destination)
-        defer { close(to) }
-        let result = try context.protectedFiles.undisturbed { () throws(StructuredError) in
-            krux_renameat2(from, source.name, to, destination.name, input.overwrite ? 0 : 1)
+        try context.protectedFiles.undisturbed { () throws(StructuredError) in
+            try context.workspace.transfer(source, to: destination, replace: input.overwrite)
         }
-        switch result {
-        case 0: return Output(source: source.absolute, destination: destination.absolute)
-        case -ENOENT: throw FileFailure.error(ENOENT, source.absolute)
-        case -EINVAL:
-            throw StructuredError(
-                .invalidArguments, "a folder cannot be moved into itself",
-                recovery: ["Name a destination outside it."])
-        default: throw FileFailure.error(-result, destination.absolute)
-        }
+        return Output(source: source.absolute, destination: destination.absolute)
     }
 
     package func binding(_ input: Input, _ context: CallContext) throws(StructuredError) -> JSONObject {

@@ -63,7 +63,7 @@ package struct FilesystemRead: Capability {
         defer { close(descriptor) }
         let size = Int64(status.st_size)
         let wanted = max(0, min(input.limit, size - input.offset))
-        var bytes = try Workspace.readAll(descriptor, count: Int(wanted), at: input.offset, path)
+        var bytes = try Workspace.readAll(descriptor, count: Int(wanted), at: input.offset, path.absolute)
         let content: String
         if input.base64 {
             content = Base64.encode(bytes)
@@ -81,7 +81,7 @@ package struct FilesystemRead: Capability {
         return Output(
             path: path.absolute, content: content, base64: input.base64, size: size, offset: input.offset,
             bytes: Int64(bytes.count), nextOffset: end < size && !bytes.isEmpty ? end : nil,
-            sha256: input.checksum ? try Workspace.digest(descriptor, path).hex : nil)
+            sha256: input.checksum ? try Workspace.digest(descriptor, path.absolute).hex : nil)
     }
 
     /// Bytes at the end that begin a character without ending it.

@@ -103,7 +103,7 @@ package struct FilesystemSearchContent: Capability {
                 return true
             }
             defer { close(descriptor) }
-            let bytes = try Workspace.readAll(descriptor, count: Int(opened.st_size), at: 0, entry.path)
+            let bytes = try Workspace.readAll(descriptor, count: Int(opened.st_size), at: 0, entry.path.absolute)
             guard !bytes.contains(0) else {
                 output.skipped += 1
                 return true

@@ -167,7 +167,7 @@ struct GitRemote: Sendable {
             throw StructuredError(.tooLarge, "`\(path)` is larger than any that git writes", recovery: ["Give `url`."])
         }
         let bytes = try Workspace.readAll(
-            descriptor, count: Int(status.st_size), at: 0, try workspace.place(path))
+            descriptor, count: Int(status.st_size), at: 0, path)
         return String(decoding: bytes, as: UTF8.self)
     }
 

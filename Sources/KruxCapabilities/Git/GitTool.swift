@@ -19,8 +19,8 @@ struct GitTool {
     /// folder laid out like a bare repository, is none here: agents may write its settings.
     static func root(of path: Workspace.Path, _ workspace: Workspace) throws(StructuredError) -> Workspace.Path {
         for count in stride(from: path.components.count, through: 0, by: -1) {
-            let folder = Workspace.Path(workspace.root, Array(path.components.prefix(count)))
-            guard let status = try workspace.status(Workspace.Path(workspace.root, folder.components + [".git"])) else {
+            let folder = Workspace.Path(path.root, Array(path.components.prefix(count)))
+            guard let status = try workspace.status(Workspace.Path(path.root, folder.components + [".git"])) else {
                 continue
             }
             guard status.st_mode & S_IFMT == S_IFDIR else {
@@ -70,11 +70,11 @@ struct GitTool {
             environment: [
                 "PATH": ConfinedProcess.searchPath, "HOME": "/tmp", "LANG": "C.UTF-8", "TMPDIR": "/tmp",
                 "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0",
-                "GIT_OPTIONAL_LOCKS": "0", "GIT_ATTR_NOSYSTEM": "1", "GIT_CEILING_DIRECTORIES": "/workspace",
+                "GIT_OPTIONAL_LOCKS": "0", "GIT_ATTR_NOSYSTEM": "1", "GIT_CEILING_DIRECTORIES": "/workspace:/mnt",
                 "GIT_AUTHOR_NAME": agent, "GIT_AUTHOR_EMAIL": "\(agent)@kruxos.invalid", "GIT_COMMITTER_NAME": agent,
                 "GIT_COMMITTER_EMAIL": "\(agent)@kruxos.invalid",
-            ], workspace: context.workspace.descriptor, workspacePath: context.workspace.root,
-            directory: path.isRoot ? "" : path.relative, timeoutSeconds: 300, outputLimit: Self.largestOutput,
+            ], workspace: context.workspace.root.descriptor, workspacePath: context.workspace.root.path,
+            directory: path.directory, timeoutSeconds: 300, outputLimit: Self.largestOutput,
             confinement: context.confinement)
         if !makesRepository {
             let root = try Self.root(of: path, context.workspace)

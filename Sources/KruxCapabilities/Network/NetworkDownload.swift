@@ -128,7 +128,8 @@ final class NewFile: @unchecked Sendable {
         parent = try workspace.openParent(path)
         do {
             let mode = existing.map { mode_t($0.st_mode & 0o777) } ?? 0o644
-            (descriptor, temporary) = try workspace.createTemporary(in: parent, mode: mode, path)
+            (descriptor, temporary) = try workspace.createTemporary(
+                in: parent, mode: mode, path, replacing: existing)
         } catch {
             close(parent)
             throw error
@@ -136,8 +137,8 @@ final class NewFile: @unchecked Sendable {
     }
 
     func append(_ part: [UInt8]) throws(StructuredError) {
-        try workspace.charge(bytes: Int64(part.count), files: bytes == 0 && !existed ? 1 : 0)
-        try Workspace.writeAll(descriptor, part[...], path)
+        try workspace.charge(path, bytes: Int64(part.count), files: bytes == 0 && !existed ? 1 : 0)
+        try Workspace.writeAll(descriptor, part[...], path.absolute)
         hash.update(part)
         bytes += Int64(part.count)
     }

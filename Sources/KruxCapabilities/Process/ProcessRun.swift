@@ -145,14 +145,15 @@ package struct ProcessRun: Capability {
         let workspace = context.workspace
         let directory = try workspace.place(input.directory)
         var environment = [
-            "PATH": ConfinedProcess.searchPath, "HOME": workspace.root,
+            "PATH": ConfinedProcess.searchPath, "HOME": workspace.root.path,
             "USER": context.agent.text, "LOGNAME": context.agent.text, "LANG": "C.UTF-8", "TMPDIR": "/tmp",
             "TERM": "dumb", "KRUXOS_AGENT": context.agent.text,
         ]
         environment.merge(input.environment) { _, given in given }
         let launch = ConfinedProcess.Launch(
-            arguments: [input.command] + input.arguments, environment: environment, workspace: workspace.descriptor,
-            workspacePath: workspace.root, directory: directory.isRoot ? "" : directory.relative,
+            arguments: [input.command] + input.arguments, environment: environment,
+            workspace: workspace.root.descriptor,
+            workspacePath: workspace.root.path, directory: directory.directory,
             timeoutSeconds: input.timeout, outputLimit: Int(input.outputLimit), confinement: context.confinement)
         let command = (input.shell ? Array(input.arguments.suffix(1)) : [input.command] + input.arguments).joined(
             separator: " ")
@@ -182,8 +183,13 @@ package struct ProcessRun: Capability {
             proxy = made
         }
         // One that is over its quota deletes first.
-        try context.workspace.charge(bytes: 0)
-        try context.protectedFiles.begin(context.protected)
+        try context.workspace.charge(Workspace.Path(context.workspace.root, []), bytes: 0)
+        let mounts = try context.protectedFiles.begin(context.protected)
+        launch.confinement.mounts = mounts.map {
+            Confinement.Mount(target: $0.path, descriptor: $0.descriptor, isReadOnly: $0.isReadOnly)
+        }
+        // Their descriptors stay open until the process has been started.
+        defer { withExtendedLifetime(mounts) {} }
         let entry: ProcessTable.Entry
         do {
             entry = try await context.processes.start(
@@ -297,7 +303,7 @@ package struct ProcessRun: Capability {
             }
             let (descriptor, _) = try workspace.openFile(path, O_RDONLY)
             defer { close(descriptor) }
-            files[path.absolute] = .string(try Workspace.digest(descriptor, path).hex)
+            files[path.absolute] = .string(try Workspace.digest(descriptor, path.absolute).hex)
         }
         return [
             "directory": .string(input.directory), "files": .object(files),

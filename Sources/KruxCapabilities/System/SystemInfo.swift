@@ -37,6 +37,6 @@ package struct SystemInfo: Capability {
         }
         return Output(
             os: text(names.sysname), kernel: text(names.release), architecture: text(names.machine),
-            version: context.host.version, workspace: context.workspace.root)
+            version: context.host.version, workspace: context.workspace.root.path)
     }
 }

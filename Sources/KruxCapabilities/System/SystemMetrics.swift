@@ -34,7 +34,8 @@ package struct SystemMetrics: LookingCapability {
         let available = memory.split(separator: "\n").first { $0.hasPrefix("MemAvailable:") }
         let kibibytes = available.flatMap { Int64($0.split(separator: " ").dropFirst().first ?? "") } ?? 0
         var disk = statvfs()
-        let free = fstatvfs(context.workspace.descriptor, &disk) == 0 ? Int64(disk.f_bavail) * Int64(disk.f_frsize) : 0
+        let free =
+            fstatvfs(context.workspace.root.descriptor, &disk) == 0 ? Int64(disk.f_bavail) * Int64(disk.f_frsize) : 0
         let minute = context.clock.now().advanced(bySeconds: -60)
         let calls = try tx.first(
             "SELECT count(*) FROM audit WHERE time >= ? AND phase IN ('intent', 'outcome') AND intent IS NULL",

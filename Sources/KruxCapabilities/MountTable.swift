@@ -1,0 +1,24 @@
+package import KruxStore
+
+/// Which agents see which folders of the machine.
+package enum MountTable {
+    /// By agent and label.
+    package static func all(_ tx: any ReadTx, agent: String? = nil) throws -> [(agent: String, mount: Mount)] {
+        try tx.rows(
+            "SELECT agent, label, source, read_only FROM mounts WHERE ?1 IS NULL OR agent = ?1 ORDER BY agent, label",
+            [.optional(agent)]
+        ) { row in
+            (row.text(0), Mount(label: row.text(1), source: row.text(2), isReadOnly: row.int(3) != 0))
+        }
+    }
+
+    package static func insert(_ tx: WriteTx, _ mount: Mount, agent: String) throws {
+        try tx.execute(
+            "INSERT INTO mounts (agent, label, source, read_only) VALUES (?, ?, ?, ?)",
+            [.text(agent), .text(mount.label), .text(mount.source), .int(mount.isReadOnly ? 1 : 0)])
+    }
+
+    package static func delete(_ tx: WriteTx, label: String, agent: String) throws {
+        try tx.execute("DELETE FROM mounts WHERE agent = ? AND label = ?", [.text(agent), .text(label)])
+    }
+}

@@ -1,0 +1,247 @@
+import CSandbox
+import Foundation
+import KruxCore
+import KruxCrypto
+
+/// Takes a file or folder to another file system, where no rename leads: all of it is copied, then what was copied is
+/// removed. What came about or changed meanwhile stays where it is; a crash leaves the one, the other, or both whole.
+struct TreeTransfer {
+    private struct Node {
+        let name: [CChar]
+        let status: stat
+        /// Nil for anything but a folder.
+        var children: [Node]?
+    }
+
+    private let node: Node
+    private let parent: Int32
+
+    /// Copies what `parent` calls `name` to `destination`, where nothing is called `newName`; a copy that fails is gone
+    /// again. Modes, times, links and names that are no text are kept, and owners where the gateway is root.
+    /// - Parameters:
+    ///   - parent: stays open until `removeOriginal` has run.
+    ///   - place: what is taken, in words.
+    /// - Throws: `StructuredError`, also for sockets, devices and pipes, which are nothing that could be copied.
+    init(
+        _ name: [CChar], in parent: Int32, to destination: Int32, as newName: String, place: String
+    ) throws(StructuredError) {
+        self.parent = parent
+        do throws(StructuredError) {
+            node = try Self.copy(name, parent, Array(newName.utf8CString), destination, place, depth: 0)
+        } catch {
+            Self.remove(newName, in: destination)
+            throw error
+        }
+        // What is removed here is on the disk there.
+        let result = krux_sync(destination)
+        guard result == 0 else {
+            Self.remove(newName, in: destination)
+            throw FileFailure.error(-result, place)
+        }
+    }
+
+    init(
+        _ name: String, in parent: Int32, to destination: Int32, as newName: String, place: String
+    ) throws(StructuredError) {
+        try self.init(Array(name.utf8CString), in: parent, to: destination, as: newName, place: place)
+    }
+
+    private static func copy(
+        _ name: [CChar], _ parent: Int32, _ newName: [CChar], _ destination: Int32, _ place: String, depth: Int
+    ) throws(StructuredError) -> Node {
+        var status = stat()
+        guard fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) == 0 else { throw FileFailure.error(errno, place) }
+        switch status.st_mode & S_IFMT {
+        case S_IFREG: return try copyFile(name, parent, newName, destination, place)
+        case S_IFLNK:
+            var target = [CChar](repeating: 0, count: 4097)
+            guard readlinkat(parent, name, &target, 4096) >= 0, symlinkat(target, destination, newName) == 0 else {
+                throw FileFailure.error(errno, place)
+            }
+            try finish(nil, newName, in: destination, status, place)
+            return Node(name: name, status: status)
+        case S_IFDIR:
+            guard depth < Workspace.deepest else {
+                throw StructuredError(
+                    .tooLarge, "`\(place)` is more than \(Workspace.deepest) levels deep",
+                    recovery: ["Name a folder further down."])
+            }
+            return try copyFolder(name, parent, newName, destination, place, depth: depth)
+        default:
+            throw StructuredError(
+                .wrongType, "`\(place)` is or holds a socket, pipe or device, which no other file system can take",
+                recovery: ["Remove it first, with process.run."], context: ["path": .string(place)])
+        }
+    }
+
+    private static func copyFile(
+        _ name: [CChar], _ parent: Int32, _ newName: [CChar], _ destination: Int32, _ place: String
+    ) throws(StructuredError) -> Node {
+        let source = openat(parent, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+        guard source >= 0 else { throw FileFailure.error(errno, place) }
+        defer { close(source) }
+        // Before it is read: what is written to it from now on is seen by its time.
+        var status = stat()
+        guard fstat(source, &status) == 0 else { throw FileFailure.error(errno, place) }
+        guard status.st_mode & S_IFMT == S_IFREG else { throw FileFailure.error(ELOOP, place) }
+        let file = openat(destination, newName, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
+        guard file >= 0 else { throw FileFailure.error(errno, place) }
+        defer { close(file) }
+        var offset: Int64 = 0
+        while true {
+            let chunk = try Workspace.readAll(source, count: 1 << 20, at: offset, place)
+            if chunk.isEmpty { break }
+            try Workspace.writeAll(file, chunk[...], place)
+            offset += Int64(chunk.count)
+        }
+        try finish(file, newName, in: destination, status, place)
+        return Node(name: name, status: status)
+    }
+
+    private static func copyFolder(
+        _ name: [CChar], _ parent: Int32, _ newName: [CChar], _ destination: Int32, _ place: String, depth: Int
+    ) throws(StructuredError) -> Node {
+        let source = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+        guard source >= 0 else { throw FileFailure.error(errno, place) }
+        defer { close(source) }
+        var status = stat()
+        guard fstat(source, &status) == 0, mkdirat(destination, newName, 0o700) == 0 else {
+            throw FileFailure.error(errno, place)
+        }
+        let folder = openat(destination, newName, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+        guard folder >= 0 else { throw FileFailure.error(errno, place) }
+        defer { close(folder) }
+        var children: [Node] = []
+        for child in try Workspace.names(in: source, place) {
+            children.append(try copy(child, source, child, folder, place, depth: depth + 1))
+        }
+        try finish(folder, newName, in: destination, status, place)
+        return Node(name: name, status: status, children: children)
+    }
+
+    /// The owner, mode and times of the original.
+    /// - Parameter descriptor: nil for a link.
+    private static func finish(
+        _ descriptor: Int32?, _ name: [CChar], in folder: Int32, _ status: stat, _ place: String
+    ) throws(StructuredError) {
+        if geteuid() == 0, fchownat(folder, name, status.st_uid, status.st_gid, AT_SYMLINK_NOFOLLOW) != 0 {
+            throw FileFailure.error(errno, place)
+        }
+        if let descriptor, fchmod(descriptor, status.st_mode & 0o7777) != 0 { throw FileFailure.error(errno, place) }
+        let times = [status.st_atim, status.st_mtim]
+        guard utimensat(folder, name, times, AT_SYMLINK_NOFOLLOW) == 0 else { throw FileFailure.error(errno, place) }
+    }
+
+    // MARK: Removing
+
+    /// Removes what was copied.
+    /// - Returns: how many files, folders and links stay, because they are new or have changed.
+    func removeOriginal() -> Int { Self.remove(node, in: parent) }
+
+    private static func remove(_ node: Node, in parent: Int32) -> Int {
+        guard let children = node.children else {
+            var status = stat()
+            guard fstatat(parent, node.name, &status, AT_SYMLINK_NOFOLLOW) == 0 else { return 0 }
+            let known = node.status
+            guard status.st_dev == known.st_dev, status.st_ino == known.st_ino, status.st_size == known.st_size,
+                status.st_ctim.tv_sec == known.st_ctim.tv_sec, status.st_ctim.tv_nsec == known.st_ctim.tv_nsec,
+                unlinkat(parent, node.name, 0) == 0
+            else { return 1 }
+            return 0
+        }
+        let folder = openat(parent, node.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+        guard folder >= 0 else { return errno == ENOENT ? 0 : 1 }
+        defer { close(folder) }
+        // Its owner may take away what is in it, where its mode does not say so.
+        if node.status.st_mode & 0o300 != 0o300 { fchmod(folder, 0o700) }
+        let left = children.reduce(0) { $0 + remove($1, in: folder) }
+        // Not empty: what is new in it stays as well.
+        return unlinkat(parent, node.name, AT_REMOVEDIR) == 0 || errno == ENOENT ? left : max(left, 1)
+    }
+
+    /// Removes all of a copy that nobody else knows of.
+    static func remove(_ name: String, in parent: Int32) { remove(Array(name.utf8CString), in: parent) }
+
+    private static func remove(_ name: [CChar], in parent: Int32) {
+        if unlinkat(parent, name, 0) == 0 { return }
+        let folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+        guard folder >= 0 else { return }
+        defer { close(folder) }
+        fchmod(folder, 0o700)
+        for child in (try? Workspace.names(in: folder, "")) ?? [] { remove(child, in: folder) }
+        unlinkat(parent, name, AT_REMOVEDIR)
+    }
+}
+
+extension Workspace {
+    /// Renames `source`, or takes it to another file system.
+    /// - Parameter replace: whether a file that is there may be replaced.
+    func transfer(_ source: Path, to destination: Path, replace: Bool) throws(StructuredError) {
+        let from = try openParent(source)
+        defer { close(from) }
+        let to = try openParent(destination)
+        defer { close(to) }
+        if source.root !== destination.root {
+            let usage = try usage(source)
+            try charge(destination, bytes: usage.bytes, files: usage.files)
+        }
+        defer { if source.root !== destination.root { meter.forget() } }
+        let result = krux_renameat2(from, source.name, to, destination.name, replace ? 0 : 1)
+        switch result {
+        case 0: return
+        case -ENOENT: throw FileFailure.error(ENOENT, source.absolute)
+        case -EINVAL:
+            throw StructuredError(
+                .invalidArguments, "a folder cannot be moved into itself",
+                recovery: ["Name a destination outside it."])
+        case -EXDEV: break
+        default: throw FileFailure.error(-result, destination.absolute)
+        }
+        if !replace, try status(destination) != nil { throw FileFailure.error(EEXIST, destination.absolute) }
+        let stayed = try Self.copyAcross(
+            source.name, in: from, to: to, as: destination.name, replace: replace, place: source.absolute)
+        if stayed > 0 {
+            throw StructuredError(
+                .conflict,
+                "`\(destination.absolute)` has what was at `\(source.absolute)`; \(stayed) that changed meanwhile are there still",
+                recovery: ["Look at both, and move or delete what is left."],
+                context: ["path": .string(source.absolute), "stayed": .int(Int64(stayed))])
+        }
+    }
+
+    /// - Returns: how much stayed, because it changed meanwhile.
+    static func copyAcross(
+        _ name: String, in parent: Int32, to destination: Int32, as newName: String, replace: Bool, place: String
+    ) throws(StructuredError) -> Int {
+        let temporary = ".kruxos-\(randomBytes(8).hex).tmp"
+        let transfer = try TreeTransfer(name, in: parent, to: destination, as: temporary, place: place)
+        let result = krux_renameat2(destination, temporary, destination, newName, replace ? 0 : 1)
+        if result < 0 {
+            TreeTransfer.remove(temporary, in: destination)
+            throw FileFailure.error(-result, place)
+        }
+        return transfer.removeOriginal()
+    }
+
+    /// What is made in a mount of a root gateway's belongs to whom the folder belongs to, or what it replaces.
+    func adopt(
+        _ descriptor: Int32, _ path: Path, in parent: Int32, replacing existing: stat? = nil
+    ) throws(StructuredError) {
+        guard path.root.mount != nil, geteuid() == 0 else { return }
+        var owner = stat()
+        if let existing {
+            owner = existing
+        } else if fstat(parent, &owner) != 0 {
+            throw FileFailure.error(errno, path.absolute)
+        }
+        if fchown(descriptor, owner.st_uid, owner.st_gid) != 0 { throw FileFailure.error(errno, path.absolute) }
+    }
+
+    /// The same for a folder that has just been made.
+    func adopt(_ path: Path, in parent: Int32) throws(StructuredError) {
+        guard path.root.mount != nil, geteuid() == 0 else { return }
+        let folder = try open(path, O_RDONLY | O_DIRECTORY)
+        defer { close(folder) }
+        try adopt(folder, path, in: parent)
+    }
+}
