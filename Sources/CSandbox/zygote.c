@@ -24,15 +24,15 @@
 static int zygote_socket = -1;
 static pid_t zygote_owner = 0;
 
-/* Launch, workspace, output, error, status; then the proxy's socket if there is one, then mounts. */
-enum { LAUNCH_FDS = 5, MOST_FDS = LAUNCH_FDS + 1 + KRUX_MOST_MOUNTS, MAX_STRINGS = 1 << 14 };
+/* Launch, workspace, output, error, status; then the group's folder and the proxy's socket if there are any, then mounts. */
+enum { LAUNCH_FDS = 5, MOST_FDS = LAUNCH_FDS + 2 + KRUX_MOST_MOUNTS, MAX_STRINGS = 1 << 14 };
 
 /* A launch on the wire is a memfd: what is no text, the lists' counts, then the strings one after the other, each with its
  * NUL: workspace, directory, home, and the lists. */
 enum { SINGLES = 3, LISTS = 4 };
 struct wire_header {
     struct krux_limits limits;
-    uint32_t files, optional, omit, uid, has_proxy;
+    uint32_t files, optional, omit, uid, has_cgroup, has_proxy;
     uint32_t counts[LISTS]; /* arguments, environment, mounts, protect */
     uint64_t bytes;
 };
@@ -167,6 +167,7 @@ static int read_launch(int memory, struct krux_launch *launch, struct held *held
     launch->optional = header->optional;
     launch->omit = header->omit;
     launch->uid = header->uid;
+    launch->cgroup_fd = header->has_cgroup ? 0 : -1;
     launch->proxy_fd = header->has_proxy ? 0 : -1;
     return 0;
 }
@@ -294,6 +295,10 @@ static void launch_one(int socket, int *fds, int count) {
     launch.stderr_fd = fds[3];
     launch.status_fd = fds[4];
     int next = LAUNCH_FDS;
+    if (result == 0 && launch.cgroup_fd >= 0) {
+        if (next < count) launch.cgroup_fd = fds[next++];
+        else result = -EPROTO;
+    }
     if (result == 0 && launch.proxy_fd >= 0) {
         if (next < count) launch.proxy_fd = fds[next++];
         else result = -EPROTO;
@@ -320,7 +325,18 @@ static void launch_one(int socket, int *fds, int count) {
         }
         struct clone_args arguments = {
             .flags = CLONE_PIDFD | flags, .pidfd = (uint64_t)(uintptr_t)&pidfd, .exit_signal = SIGCHLD};
+        if (launch.cgroup_fd >= 0 && !(launch.omit & KRUX_LAYER_CGROUP)) {
+            layers |= KRUX_LAYER_CGROUP;
+            arguments.flags |= CLONE_INTO_CGROUP;
+            arguments.cgroup = (uint64_t)launch.cgroup_fd;
+        }
         long child = syscall(SYS_clone3, &arguments, sizeof arguments);
+        if (child < 0 && (layers & KRUX_LAYER_CGROUP)) {
+            /* Most machines have none: it is said that it does not hold, and nothing else. */
+            layers &= ~(uint32_t)KRUX_LAYER_CGROUP;
+            arguments.flags &= ~(uint64_t)CLONE_INTO_CGROUP;
+            child = syscall(SYS_clone3, &arguments, sizeof arguments);
+        }
         if (child < 0 && flags && (launch.optional & KRUX_LAYER_NAMESPACES)) {
             layers = 0;
             arguments.flags = CLONE_PIDFD;
@@ -430,7 +446,7 @@ static int launch_through_zygote(const struct krux_launch *launch) {
     if (error < 0) return error;
     struct wire_header header = {
         .limits = launch->limits, .files = launch->files, .optional = launch->optional, .omit = launch->omit,
-        .uid = launch->uid, .has_proxy = launch->proxy_fd >= 0};
+        .uid = launch->uid, .has_cgroup = launch->cgroup_fd >= 0, .has_proxy = launch->proxy_fd >= 0};
     const char *const singles[SINGLES] = {launch->workspace, launch->directory, launch->home};
     for (int index = 0; index < SINGLES; index++) header.bytes += strlen(singles[index]) + 1;
     for (int index = 0; index < LISTS; index++)
@@ -452,6 +468,7 @@ static int launch_through_zygote(const struct krux_launch *launch) {
         int fds[MOST_FDS] = {
             memory, launch->workspace_fd, launch->stdout_fd, launch->stderr_fd, launch->status_fd};
         int count = LAUNCH_FDS;
+        if (header.has_cgroup) fds[count++] = launch->cgroup_fd;
         if (header.has_proxy) fds[count++] = launch->proxy_fd;
         for (uint32_t index = 0; index < header.counts[2]; index++) fds[count++] = launch->mount_fds[index];
         error = send_message(zygote_socket, 0, fds, count);

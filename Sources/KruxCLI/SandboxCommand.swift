@@ -16,7 +16,7 @@ struct SandboxCommand: AsyncParsableCommand {
             abstract: "Tell which layers of confinement this machine gives.",
             discussion: """
                 Each layer is tried with a program that does nothing. A layer that is missing keeps processes from being \
-                started, unless a rule says `sandbox: {require: best_effort}`.
+                started, all but cgroup, unless a rule says `sandbox: {require: best_effort}`.
                 """)
         @Flag(help: "Print JSON.") var json = false
 
@@ -27,6 +27,8 @@ struct SandboxCommand: AsyncParsableCommand {
             for (name, layer) in SandboxLayers.named {
                 // A gateway that is no root has no other user to turn into.
                 if layer == .user, Confinement.processUser == nil { continue }
+                // Tried without one: it is the gateway's to have.
+                if layer == .cgroup { continue }
                 // Without namespaces there is no private root for the others to stand on.
                 let alone: SandboxLayers = layer == .namespaces ? layer : [layer, .namespaces]
                 let error = await Self.attempt(omitted: SandboxLayers.all.subtracting(alone))
@@ -37,6 +39,14 @@ struct SandboxCommand: AsyncParsableCommand {
                 lines.rows.append([name, error == nil ? "yes" : "no", Self.purpose(layer)])
                 for text in [error?.message, error?.hint].compactMap({ $0 }) { lines.rows.append(["", "", text]) }
             }
+            var noGroups: SandboxError?
+            do throws(SandboxError) { try ControlGroups.probe() } catch { noGroups = error }
+            findings.append([
+                "layer": "cgroup", "holds": .bool(noGroups == nil), "required": false,
+                "reason": .optional(noGroups?.message), "hint": .optional(noGroups?.hint),
+            ])
+            lines.rows.append(["cgroup", noGroups == nil ? "yes" : "no", Self.purpose(.cgroup)])
+            for text in [noGroups?.message, noGroups?.hint].compactMap({ $0 }) { lines.rows.append(["", "", text]) }
             let abi = ConfinedProcess.landlockABI
             if json {
                 Console.print(
@@ -67,6 +77,7 @@ struct SandboxCommand: AsyncParsableCommand {
             case .user: "runs as a user who owns nothing else"
             case .limits: "cannot use up memory, processes and files"
             case .landlock: "writes below its workspace only, whatever it mounts or opens"
+            case .cgroup: "shares limits of memory and processes with the agent's others; not required"
             case .capabilities: "has no privileges, and gains none"
             default: "makes no system calls that programs do not need"
             }

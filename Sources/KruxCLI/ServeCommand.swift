@@ -4,6 +4,7 @@ import KruxCore
 import KruxCrypto
 import KruxEngine
 import KruxGateway
+import KruxSandbox
 import Logging
 
 struct ServeCommand: AsyncParsableCommand {
@@ -33,7 +34,14 @@ struct ServeCommand: AsyncParsableCommand {
                 recovery: ["Stop it first, or give another home with --home."])
         }
         Self.raiseDescriptors()
-        let engine = try Engine(home: home, log: log)
+        let groups: ControlGroups?
+        do throws(SandboxError) {
+            groups = try ControlGroups.claim("kruxos-\(sha256(Array(home.root.utf8)).hex.prefix(12))")
+        } catch {
+            groups = nil
+            log.info("no cgroup limits", metadata: ["why": "\(error.message)", "hint": "\(error.hint ?? "-")"])
+        }
+        let engine = try Engine(home: home, log: log, groups: groups)
         engine.watchPolicies()
         let anchors = Task { await engine.runAnchors() }
         let retention = Task { await engine.runRetention() }

@@ -485,7 +485,8 @@ extension Engine {
                 cancelMail: { [self] id async throws(StructuredError) in
                     try await cancelMail(id, caller.agent.name)
                 }),
-            confinement: Confinement(settings: decision.sandbox, home: home.root),
+            confinement: Confinement(
+                settings: decision.sandbox, home: home.root, group: group(of: caller.agent.name.text)),
             protected: ProtectedNames(compiled.protected), protectedFiles: try protectedFiles(caller.agent.name),
             processes: processes, processEnded: { [self] in await processEnded($0, caller) },
             scrub: { [redactor] in redactor.scrub($0) },

@@ -7,6 +7,7 @@ package import KruxCrypto
 import KruxPolicies
 import KruxPolicy
 import KruxRegistry
+package import KruxSandbox
 package import KruxStore
 package import Logging
 import Synchronization
@@ -43,6 +44,8 @@ package final class Engine: Sendable {
     let redactor: Redactor
     let secretValues: SecretValues
     let vault = Vault()
+    /// Limits on all that an agent's processes use together; nil where the machine gives none.
+    let groups: ControlGroups?
     let agents = AgentDirectory()
     let sessions = SessionTable()
     let waiters = ApprovalWaiters()
@@ -105,9 +108,10 @@ package final class Engine: Sendable {
     ///   in its transaction.
     package init(
         home: Home, clock: WallClock = Engine.systemClock, log: Logger, rotation: AuditLog.Rotation = .init(),
-        restore: Restore? = nil
+        restore: Restore? = nil, groups: ControlGroups? = nil
     ) throws {
         self.home = home
+        self.groups = groups
         self.clock = clock
         processes = ProcessTable(folder: home.root + "/outputs")
         self.log = log
@@ -195,6 +199,7 @@ package final class Engine: Sendable {
         }
         if let newest = audit.newestCheckpoint { appendLocally(newest.note) }
         try store.close()
+        groups?.end()
     }
 
     var policy: ActivePolicy { active.withLock { $0 } }
@@ -216,6 +221,14 @@ package final class Engine: Sendable {
             let made = ProtectedFiles(workspace: workspace, ledger: home.protected)
             guarded[agent.text] = made
             return made
+        }
+    }
+
+    /// Where an agent's processes are counted together.
+    func group(of agent: String) -> ControlGroup? {
+        do throws(SandboxError) { return try groups?.group(agent) } catch {
+            log.error("no cgroup limits", metadata: ["agent": "\(agent)", "why": "\(error.message)"])
+            return nil
         }
     }
 

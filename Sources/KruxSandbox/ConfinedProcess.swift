@@ -63,6 +63,8 @@ package final class ConfinedProcess: Sendable {
         package let standardError: Output
         package let durationMicroseconds: Int64
         package let layers: SandboxLayers
+        /// Whether the kernel killed a process meanwhile because the agent's memory was used up.
+        package let ranOutOfMemory: Bool
     }
 
     /// Where names of programs are looked for, whatever `PATH` a process is given.
@@ -204,6 +206,8 @@ package final class ConfinedProcess: Sendable {
             state.withLock { $0.totals[index] += count }
             launch.sink?(Stream.allCases[index], bytes)
         }
+        let group = launch.confinement.group
+        let killsBefore = group?.outOfMemoryKills ?? 0
         var open = [out, err, status, connections]
         var report: krux_report?
         var timedOut = false
@@ -256,11 +260,12 @@ package final class ConfinedProcess: Sendable {
             // The namespace was killed from outside.
             ending = .signalled(SIGKILL)
         }
+        let ranOutOfMemory = group.map { $0.outOfMemoryKills > killsBefore } ?? false
         let waiting = state.withLock { state in
             let result = Result(
                 ending: ending, standardOutput: Output(kept: kept[0], total: state.totals[0]),
                 standardError: Output(kept: kept[1], total: state.totals[1]),
-                durationMicroseconds: Self.monotonic() - begun, layers: layers)
+                durationMicroseconds: Self.monotonic() - begun, layers: layers, ranOutOfMemory: ranOutOfMemory)
             state.result = result
             close(state.pidfd)
             state.pidfd = -1
@@ -330,6 +335,7 @@ package final class ConfinedProcess: Sendable {
             wire.stdout_fd = out
             wire.stderr_fd = err
             wire.status_fd = status
+            wire.cgroup_fd = box.group?.descriptor ?? -1
             wire.proxy_fd = proxy
             withUnsafeMutableBytes(of: &wire.mount_fds) { raw in
                 let descriptors = raw.bindMemory(to: Int32.self)

@@ -26,18 +26,22 @@ package struct Confinement: Sendable {
     package var protected: [String]
     /// Layers that are left out, for a supervisor who looks at the others alone.
     package var omitted: SandboxLayers
+    /// What it is started in; nil for the gateway's own group.
+    package var group: ControlGroup?
     /// Takes each connection that the process makes to the proxy, and owns its descriptor. Nil for no network.
     package var proxy: (@Sendable (Int32) -> Void)?
 
     package init(
         settings: SandboxSettings = SandboxSettings(), home: String = "", mounts: [Mount] = [],
-        protected: [String] = [], omitted: SandboxLayers = [], proxy: (@Sendable (Int32) -> Void)? = nil
+        protected: [String] = [], omitted: SandboxLayers = [], group: ControlGroup? = nil,
+        proxy: (@Sendable (Int32) -> Void)? = nil
     ) {
         self.settings = settings
         self.home = home
         self.mounts = mounts
         self.protected = protected
         self.omitted = omitted
+        self.group = group
         self.proxy = proxy
     }
 

@@ -43,7 +43,8 @@ package struct SandboxError: Error, Sendable, Equatable {
         case KRUX_STEP_CLONE:
             self.init(
                 .unavailable, "new namespaces cannot be had: \(reason)",
-                hint: "allow unprivileged user namespaces: sysctl user.max_user_namespaces, "
+                hint:
+                    "run the gateway in no chroot, and allow unprivileged user namespaces: sysctl user.max_user_namespaces, "
                     + "kernel.unprivileged_userns_clone or kernel.apparmor_restrict_unprivileged_userns")
         case KRUX_STEP_IDENTITY:
             self.init(

@@ -18,10 +18,13 @@ package struct SandboxLayers: OptionSet, Sendable {
     /// Another user than a root gateway's.
     package static let user = SandboxLayers(KRUX_LAYER_USER)
 
+    /// Limits on all processes of an agent together; only where the machine lets the gateway set them, and never required.
+    package static let cgroup = SandboxLayers(KRUX_LAYER_CGROUP)
+
     /// Each with its name, in the order in which they are applied.
     package static let named: [(name: String, layer: SandboxLayers)] = [
         ("namespaces", .namespaces), ("network", .network), ("user", .user), ("limits", .limits),
-        ("landlock", .landlock), ("capabilities", .capabilities), ("seccomp", .seccomp),
+        ("landlock", .landlock), ("capabilities", .capabilities), ("seccomp", .seccomp), ("cgroup", .cgroup),
     ]
 
     package static let all = SandboxLayers(named.map(\.layer))

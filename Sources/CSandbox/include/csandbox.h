@@ -45,6 +45,7 @@ enum krux_layer {
     KRUX_LAYER_CAPABILITIES = 1 << 4,
     KRUX_LAYER_LIMITS = 1 << 5,
     KRUX_LAYER_USER = 1 << 6,         /* another user than a root gateway's */
+    KRUX_LAYER_CGROUP = 1 << 7,       /* limits on all processes of an agent, where the machine lets the gateway set them */
 };
 
 /* What a process may do to files. */
@@ -95,6 +96,7 @@ struct krux_launch {
     int stdout_fd;
     int stderr_fd;
     int status_fd;
+    int cgroup_fd; /* the folder of a cgroup v2 group that it is started in; -1 for the gateway's own */
     int proxy_fd; /* a SOCK_SEQPACKET socket that gets each connection to KRUX_PROXY_PORT; -1 for no network */
     int mount_fds[KRUX_MOST_MOUNTS];
 };

@@ -48,6 +48,8 @@ package struct ProcessRun: Capability {
             .required("duration_ms", .count, "Milliseconds from start to end."),
             .required("layers", .array(.text, maxItems: 16), "The layers of confinement that held it."),
             .optional(
+                "out_of_memory", .boolean, "Whether the kernel killed something because your memory was used up."),
+            .optional(
                 "put_back", .array(.text, maxItems: 100_000),
                 "Protected places that it had changed, and that are as they were."),
             FilteringProxy.schema,
@@ -130,6 +132,7 @@ package struct ProcessRun: Capability {
                 "truncated": .bool(out.total > out.kept.count || err.total > err.kept.count),
                 "duration_ms": .int(result.durationMicroseconds / 1000), "layers": .strings(result.layers.names),
             ]
+            if result.ranOutOfMemory { json["out_of_memory"] = true }
             if !changes.isEmpty { json["put_back"] = .strings(changes) }
             if let proxy { json["connections"] = .array(proxy.connections) }
             switch result.ending {
@@ -227,6 +230,7 @@ package struct ProcessRun: Capability {
                 "stdout_bytes": .int(Int64(result.standardOutput.total)),
                 "stderr_bytes": .int(Int64(result.standardError.total)),
             ]
+            if result.ranOutOfMemory { report["out_of_memory"] = true }
             if !changes.isEmpty { report["put_back"] = .strings(changes) }
             if let proxy { report["connections"] = .array(proxy.connections) }
             await context.processEnded(report)
