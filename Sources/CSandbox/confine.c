@@ -583,9 +583,20 @@ int krux_confine_and_exec(const struct krux_launch *launch, uint32_t *failed, ui
         error = settle(launch, KRUX_LAYER_CAPABILITIES, drop_capabilities(), held);
     if (error < 0) return error;
     reset_signals();
+    /* Layers may be missing, where the policy says so, but not what they are there for: the gate's own files and its
+     * socket out of reach, and the network closed. One who leaves layers out by hand looks at the others. */
+    int has_network = launch->omit || launch->files == KRUX_FULL_ACCESS || (*held & KRUX_LAYER_NETWORK);
+    if (!launch->omit && !launch->root && (launch->files == KRUX_FULL_ACCESS || !(*held & KRUX_LAYER_LANDLOCK))) {
+        *failed = KRUX_STEP_FILES;
+        return -EPERM;
+    }
     *failed = KRUX_STEP_SECCOMP;
-    if (wanted(launch, KRUX_LAYER_SECCOMP)) error = settle(launch, KRUX_LAYER_SECCOMP, krux_apply_seccomp(), held);
+    if (wanted(launch, KRUX_LAYER_SECCOMP)) error = settle(launch, KRUX_LAYER_SECCOMP, krux_apply_seccomp(has_network), held);
     if (error < 0) return error;
+    if (!launch->omit && !has_network && !(*held & KRUX_LAYER_SECCOMP)) {
+        *failed = KRUX_STEP_NETWORK;
+        return -EPERM;
+    }
     *failed = KRUX_STEP_EXEC;
     struct krux_report ready = {.step = KRUX_STEP_NONE, .layers = *held};
     if (write(report_fd, &ready, sizeof ready) != (ssize_t)sizeof ready) return -EPIPE;

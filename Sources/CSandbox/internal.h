@@ -9,7 +9,8 @@ int krux_map_identity(uid_t uid, gid_t gid);
 int krux_map_identity_of(pid_t child, uid_t uid, uid_t agent);
 /* Raises the loopback interface and listens where programs are told that the proxy is; a descriptor. */
 int krux_listen_for_proxy(void);
-int krux_apply_seccomp(void);
+/* With or without sockets other than pairs. */
+int krux_apply_seccomp(int sockets);
 int krux_build_root(const struct krux_launch *launch);
 /* Returns only on failure, the step in `failed`; the layers that hold are in `held`, and told on `report_fd`, which
  * closes at exec. */

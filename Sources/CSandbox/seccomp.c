@@ -138,7 +138,7 @@ static void only_pipes(struct program *program, int number, int mode) {
 static const unsigned int NO = SECCOMP_RET_ERRNO | EPERM;
 #define DATA(member) offsetof(struct seccomp_data, member)
 
-static void build(struct program *program) {
+static void build(struct program *program, int sockets) {
     load(program, DATA(arch));
     add(program, BPF_JMP | BPF_JEQ | BPF_K, 1, 0, KRUX_ARCH);
     answer(program, SECCOMP_RET_KILL_PROCESS);
@@ -156,6 +156,8 @@ static void build(struct program *program) {
     answer(program, NO);
     answer(program, SECCOMP_RET_ALLOW);
     when(program, SYS_clone3, SECCOMP_RET_ERRNO | ENOSYS);
+    /* Without a network namespace there are no sockets at all but pairs. */
+    if (!sockets) when(program, SYS_socket, SECCOMP_RET_ERRNO | EACCES);
     /* Sockets of this machine's own kinds, of the internet, and the one that lists interfaces. */
     add(program, BPF_JMP | BPF_JEQ | BPF_K, 0, 9, SYS_socket);
     load(program, DATA(args[0]));
@@ -198,10 +200,10 @@ static void build(struct program *program) {
     answer(program, SECCOMP_RET_ERRNO | ENOSYS);
 }
 
-int krux_apply_seccomp(void) {
+int krux_apply_seccomp(int sockets) {
     static struct program program;
     program.length = 0;
-    build(&program);
+    build(&program, sockets);
     struct sock_fprog filter = {program.length, program.code};
     /* Speculation is left to the machine's own settings, as for every other process. */
     long result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &filter);

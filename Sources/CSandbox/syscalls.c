@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 int krux_openat2(int directory, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve) {
@@ -28,6 +30,22 @@ int krux_pidfd_signal(int pidfd, int signal) {
 
 const void *krux_memmem(const void *text, size_t size, const void *part, size_t length) {
     return memmem(text, size, part, length);
+}
+
+int krux_copy_attributes(int from, int to) {
+    char *names = malloc(65536), *value = malloc(65536);
+    int lost = 0;
+    ssize_t size = names && value ? flistxattr(from, names, 65536) : -1;
+    if (size < 0) lost = !names || !value ? -ENOMEM : errno == ENOTSUP ? 0 : -errno;
+    for (ssize_t at = 0; at < size; at += (ssize_t)strlen(names + at) + 1) {
+        const char *name = names + at;
+        if (strncmp(name, "user.", 5) && strncmp(name, "system.posix_acl_", 17)) continue;
+        ssize_t count = fgetxattr(from, name, value, 65536);
+        if (count < 0 || fsetxattr(to, name, value, (size_t)count, 0) < 0) lost++;
+    }
+    free(names);
+    free(value);
+    return lost;
 }
 
 int krux_holds_files(int descriptor) {

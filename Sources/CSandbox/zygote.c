@@ -201,6 +201,25 @@ static void serve_proxy(const struct krux_launch *launch, int listener, int sign
     }
 }
 
+/* Ends what this process is the reaper of, and what that leaves to it, until nothing is left. */
+static void end_descendants(void) {
+    char text[8192];
+    for (;;) {
+        int fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
+        ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+        if (fd >= 0) close(fd);
+        if (size <= 0) return;
+        text[size] = 0;
+        /* A number that is cut at the end is no child's, or is read whole the next time. */
+        char *end = size == (ssize_t)sizeof text - 1 ? strrchr(text, ' ') : NULL;
+        if (end) *end = 0;
+        char *save = NULL;
+        for (char *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save))
+            kill((pid_t)atoi(word), SIGKILL);
+        if (waitpid(-1, NULL, 0) < 0 && errno == ECHILD) return;
+    }
+}
+
 static volatile pid_t program;
 /* To the program and what it has kept in its session. */
 static void forward_signal(int number) { kill(-program, number); }
@@ -212,6 +231,8 @@ static void init_process(struct krux_launch *launch, uid_t uid, gid_t gid, int g
     int step = KRUX_STEP_IDENTITY;
     int error = 0;
     launch->root = (layers & KRUX_LAYER_NAMESPACES) != 0;
+    /* What is orphaned below stays below: the control socket tells by its ancestors what the gateway started. */
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
     umask(022); /* whoever the program runs as passes through what is built here */
     if (launch->root) {
         prctl(PR_SET_DUMPABLE, 1); /* to write its own uid_map */
@@ -276,7 +297,7 @@ static void init_process(struct krux_launch *launch, uid_t uid, gid_t gid, int g
         pid_t ended;
         while ((ended = waitpid(-1, &status, listener >= 0 ? WNOHANG : 0)) > 0) {
             if (ended != child) continue;
-            if (!launch->root) kill(-child, SIGKILL); /* its group; there is no namespace to take the rest along */
+            if (!launch->root) end_descendants(); /* there is no namespace to take them along */
             report(launch, (struct krux_report){.wait_status = status, .layers = started.layers, .ended = 1});
             _exit(0); /* and the kernel kills what is left of the namespace */
         }
@@ -337,6 +358,11 @@ static void launch_one(int socket, int *fds, int count) {
             arguments.flags &= ~(uint64_t)CLONE_INTO_CGROUP;
             child = syscall(SYS_clone3, &arguments, sizeof arguments);
         }
+        if (child < 0 && (layers & KRUX_LAYER_NETWORK) && (launch.optional & KRUX_LAYER_NETWORK)) {
+            layers &= ~(uint32_t)KRUX_LAYER_NETWORK;
+            arguments.flags &= ~(uint64_t)CLONE_NEWNET;
+            child = syscall(SYS_clone3, &arguments, sizeof arguments);
+        }
         if (child < 0 && flags && (launch.optional & KRUX_LAYER_NAMESPACES)) {
             layers = 0;
             arguments.flags = CLONE_PIDFD;
@@ -366,6 +392,7 @@ static void launch_one(int socket, int *fds, int count) {
 
 static void zygote_main(int socket) {
     prctl(PR_SET_NAME, "kruxos-zygote");
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
     setsid();
     sigset_t none;
     sigemptyset(&none);

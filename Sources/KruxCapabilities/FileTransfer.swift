@@ -189,6 +189,8 @@ extension Workspace {
             // Gone since it was listed: not an error, just not there.
             if fstatat(dirfd(stream), name, &status, AT_SYMLINK_NOFOLLOW) == 0 {
                 result.append(Entry(path: path, status: status))
+            } else if errno != ENOENT {
+                throw FileFailure.error(errno, path.absolute)
             }
         }
         return (result, unreadable)

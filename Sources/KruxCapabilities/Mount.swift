@@ -2,6 +2,7 @@ import CSandbox
 import Foundation
 import Glibc
 package import KruxCore
+import KruxSandbox
 
 /// A folder of the machine that an agent reaches as `/mnt/<label>`, because a supervisor said so.
 package struct Mount: Sendable, Equatable {
@@ -54,7 +55,7 @@ package struct Mount: Sendable, Equatable {
                 recovery: ["Mount a folder that holds several of them."])
         }
         let components = source.pathComponents
-        guard source.isAbsolutePath, source.utf8.count <= 4000,
+        guard source.isAbsolutePath, source.utf8.count <= 4000, !source.utf8.contains(0),
             !components.contains(where: { $0 == "." || $0 == ".." }), source == "/" + components.joined(separator: "/")
         else {
             throw StructuredError(
@@ -80,6 +81,25 @@ package struct Mount: Sendable, Equatable {
         }
     }
 
+    /// Another agent that may rename what lies above a folder could put another in its place.
+    package func requireApart(from others: [(agent: String, mount: Mount)], home: String) throws(StructuredError) {
+        let descriptor = try open(home: home)
+        defer { Glibc.close(descriptor) }
+        for (agent, other) in others {
+            guard let theirs = try? other.open(home: home) else { continue }
+            defer { Glibc.close(theirs) }
+            let (isInside, holds) = (
+                try Self.isInside(descriptor, theirs), try Self.isInside(theirs, descriptor)
+            )
+            let isBelow = isInside && !holds && !other.isReadOnly
+            guard isBelow || holds && !isInside && !isReadOnly else { continue }
+            throw StructuredError(
+                .conflict,
+                "`\(isBelow ? source : other.source)` lies in `\(isBelow ? other.source : source)`, where `\(isBelow ? agent : "the agent")` could put another folder in its place",
+                recovery: ["Mount the same folder for both, or the outer one read-only."])
+        }
+    }
+
     /// Opens the folder.
     /// - Parameter home: the gate's, which no agent may reach by any way.
     /// - Returns: an `O_PATH` descriptor, the caller's.
@@ -90,8 +110,7 @@ package struct Mount: Sendable, Equatable {
             throw StructuredError(
                 .notFound,
                 "`\(source)`, mounted at \(target), cannot be opened: \(String(cString: strerror(-descriptor)))",
-                agent: "What is mounted at \(target) is not there now.",
-                recovery: ["Ask your supervisor: `kruxos mount list` shows it."], context: ["path": .string(target)])
+                recovery: ["Look whether the folder, and the disk that it is on, are there."])
         }
         do throws(StructuredError) { try check(descriptor, home) } catch {
             close(descriptor)
@@ -124,12 +143,33 @@ package struct Mount: Sendable, Equatable {
         let homeDescriptor = krux_openat2(AT_FDCWD, home, UInt64(openPathOnly | O_DIRECTORY | O_CLOEXEC), 0, 0)
         guard homeDescriptor >= 0 else { throw FileFailure.error(-homeDescriptor, home) }
         defer { close(homeDescriptor) }
-        if try Self.isInside(homeDescriptor, descriptor) {
+        guard let points = MountPoints.own, let home = Self.realPath(homeDescriptor) else {
+            throw refusal("what is mounted on this machine cannot be told", "Mount `/proc`.")
+        }
+        // By every folder above, and by where they are on their file system, whatever else is mounted from there.
+        let (here, there) = (points.place(source), points.place(home))
+        let isOn = here?.device == there?.device
+        if try Self.isInside(homeDescriptor, descriptor)
+            || isOn && MountPoints.isInside(there?.path ?? "", here?.path ?? "-")
+        {
             throw refusal("the gate's own files are in it", "Name a folder without `\(home)`.")
         }
-        if try Self.isInside(descriptor, homeDescriptor) {
+        if try Self.isInside(descriptor, homeDescriptor)
+            || isOn && MountPoints.isInside(here?.path ?? "", there?.path ?? "-")
+        {
             throw refusal("it is among the gate's own files", "Name a folder outside `\(home)`.")
         }
+        if let other = points.below(source).first {
+            throw refusal(
+                "`\(other)` in it is mounted from elsewhere",
+                "Mount the folders beside it, and what is mounted there by itself.")
+        }
+    }
+
+    private static func realPath(_ descriptor: Int32) -> String? {
+        guard let path = realpath("/proc/self/fd/\(descriptor)", nil) else { return nil }
+        defer { free(path) }
+        return String(cString: path)
     }
 
     /// Whether a folder is another, or lies in it at any depth, by whatever name.

@@ -7,9 +7,11 @@ package enum MountTable {
         try tx.rows(
             "SELECT agent, label, source, read_only FROM mounts WHERE ?1 IS NULL OR agent = ?1 ORDER BY agent, label",
             [.optional(agent)]
-        ) { row in
-            (row.text(0), Mount(label: row.text(1), source: row.text(2), isReadOnly: row.int(3) != 0))
-        }
+        ) { row -> (agent: String, mount: Mount)? in
+            // A label that no command wrote leads elsewhere: the row is no mount.
+            guard let label = try? Mount.label("/mnt/" + row.text(1)) else { return nil }
+            return (row.text(0), Mount(label: label, source: row.text(2), isReadOnly: row.int(3) != 0))
+        }.compactMap { $0 }
     }
 
     package static func insert(_ tx: WriteTx, _ mount: Mount, agent: String) throws {

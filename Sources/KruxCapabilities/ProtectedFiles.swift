@@ -1,5 +1,6 @@
 import CSandbox
 import Foundation
+import Glibc
 package import KruxCore
 import KruxCrypto
 import KruxSandbox
@@ -31,6 +32,8 @@ package final class ProtectedFiles: Sendable {
         /// Folders whose name is no text and in which something protected may be: their parent and their name.
         var nameless: [(parent: Workspace.Path, name: [CChar])] = []
         var kept = 0
+        /// What was closed to its own owner, and is open until it is closed again, with the mode it had.
+        var opened: [(path: Workspace.Path, mode: mode_t)] = []
     }
 
     private struct Held {
@@ -72,6 +75,7 @@ package final class ProtectedFiles: Sendable {
             let new = writable.filter { root in !held.roots.contains { $0 === root } }
             if !new.isEmpty {
                 let look = look(held.names, new)
+                workspace.shut(look.opened)
                 if let failed = look.failures.first { return failed.error }
                 if let nameless = look.nameless.first {
                     return StructuredError(
@@ -106,16 +110,19 @@ package final class ProtectedFiles: Sendable {
             let repository = held.isShared ? nil : repository
             var told: [String] = []
             var look = look(held.names, held.roots)
+            var opened = look.opened
+            defer { workspace.shut(opened) }
             // What hides from the look goes aside, and is looked behind.
             for _ in 0..<4 where !(look.failures.isEmpty && look.nameless.isEmpty) {
                 for failed in look.failures {
-                    let top = Workspace.Path(failed.path.root, Array(failed.path.components.prefix(1)))
-                    told.append(setAside(top, "cannot be looked into: \(failed.error.description)", at: time))
+                    let why = "cannot be looked into: \(failed.error.description)"
+                    told.append(setAside(failed.path.reachable, why, at: time))
                 }
                 for hidden in look.nameless {
                     told.append(setAside(hidden.name, in: hidden.parent, at: time))
                 }
                 look = self.look(held.names, held.roots)
+                opened += look.opened
             }
             var baseline = held.baseline ?? [:]
             for place in Set(look.places.keys).union(baseline.keys).sorted(by: { $0.absolute < $1.absolute }) {
@@ -128,7 +135,7 @@ package final class ProtectedFiles: Sendable {
                     baseline[place] = after
                     continue
                 }
-                told.append(putBack(place, before, after, at: time))
+                told.append(putBack(place, before, after, at: time, &opened))
             }
             // Nothing that could not be seen is taken for what was there.
             let isSeen = look.failures.isEmpty && look.nameless.isEmpty
@@ -151,14 +158,14 @@ package final class ProtectedFiles: Sendable {
     /// After a crash of the gate while processes ran: puts back what they changed.
     /// - Returns: what had been changed; nil where none ran.
     package func recover(at time: Timestamp) throws(StructuredError) -> [String]? {
-        guard let (names, baseline) = try ledger?.left(workspace) else { return nil }
+        guard let left = try ledger?.left(workspace) else { return nil }
         held.withLock { held in
-            held.names = names
-            held.baseline = baseline.places
-            held.roots = [workspace.root] + workspace.mounts.filter { !$0.isReadOnly }
+            held.names = left.names
+            held.baseline = left.places
+            held.roots = left.roots
             held.count += 1
         }
-        return baseline.unmounted.map { "\($0) is not there, so what processes changed in it was not looked at" }
+        return left.missing.map { "\($0) is not there, so what processes changed in it was not looked at" }
             + end(at: time)
     }
 
@@ -176,6 +183,7 @@ package final class ProtectedFiles: Sendable {
         var look = Look()
         for root in roots {
             let top = Workspace.Path(root, [])
+            root.admitOwner()
             do throws(StructuredError) {
                 try workspace.adopt(top)
                 scan(top, names, &look)
@@ -193,9 +201,7 @@ package final class ProtectedFiles: Sendable {
             guard folder.components.count < Workspace.deepest else {
                 throw StructuredError(.tooLarge, "the tree is more than \(Workspace.deepest) levels deep")
             }
-            let (entries, unreadable) = try workspace.makingReadable(folder) { () throws(StructuredError) in
-                try workspace.entries(folder)
-            }
+            let (entries, unreadable) = try workspace.entries(folder)
             if unreadable > 0 {
                 for name in try workspace.namelessFolders(in: folder, holding: names.firsts) {
                     look.nameless.append((folder, name))
@@ -204,6 +210,8 @@ package final class ProtectedFiles: Sendable {
             for entry in entries {
                 do throws(StructuredError) {
                     try workspace.adopt(entry)
+                    // A process may have closed what its owner, whom the gateway is, passes through otherwise.
+                    if entry.kind == "directory" { try workspace.open(entry, 0o500, &look.opened) }
                     try add(entry, names, &look)
                 } catch {
                     fail(entry.path, error, &look)
@@ -219,11 +227,16 @@ package final class ProtectedFiles: Sendable {
     /// own end.
     private func fail(_ path: Workspace.Path, _ error: StructuredError, _ look: inout Look) {
         if error.kind == .notFound || error.kind == .pathChanged { return }
-        // What is another user's and closed to the gate is closed to its agents' processes.
-        if path.root.mount != nil, error.context["errno"] == .int(Int64(EACCES)),
-            let status = try? workspace.status(path), status.st_uid != geteuid()
-        {
-            return
+        if path.root.mount != nil {
+            // What is mounted there is not shown to processes.
+            if error.kind == .outsideWorkspace { return }
+            // What is another user's and closed to the gate is closed to its agents' processes.
+            let code = error.context["errno"]
+            if code == .int(Int64(EACCES)) || code == .int(Int64(EPERM)), let status = try? workspace.status(path),
+                status.st_uid != geteuid()
+            {
+                return
+            }
         }
         look.failures.append((path, error))
     }
@@ -241,18 +254,16 @@ package final class ProtectedFiles: Sendable {
         case S_IFREG:
             let size = Int(entry.status.st_size)
             let kept = look.kept
-            let (digest, bytes) = try workspace.makingReadable(entry.path) {
-                () throws(StructuredError) -> (Digest, [UInt8]?) in
-                let descriptor = try workspace.open(entry.path, O_RDONLY | O_NONBLOCK)
-                defer { close(descriptor) }
-                guard kept + size <= Self.mostBytes else {
-                    return (try Workspace.digest(descriptor, entry.path.absolute), nil)
-                }
+            try workspace.open(entry, 0o400, &look.opened)
+            let descriptor = try workspace.open(entry.path, O_RDONLY | O_NONBLOCK)
+            defer { close(descriptor) }
+            if kept + size <= Self.mostBytes {
                 let bytes = try Workspace.readAll(descriptor, count: size, at: 0, entry.path.absolute)
-                return (sha256(bytes), bytes)
+                look.kept += bytes.count
+                kind = .file(sha256(bytes), bytes)
+            } else {
+                kind = .file(try Workspace.digest(descriptor, entry.path.absolute), nil)
             }
-            look.kept += bytes?.count ?? 0
-            kind = .file(digest, bytes)
         default: kind = .other
         }
         let place = Workspace.Path(entry.path.root, Array(components.prefix(length)))
@@ -290,10 +301,18 @@ package final class ProtectedFiles: Sendable {
         }
     }
 
-    private func putBack(_ path: Workspace.Path, _ before: [Item], _ after: [Item], at time: Timestamp) -> String {
+    private func putBack(
+        _ path: Workspace.Path, _ before: [Item], _ after: [Item], at time: Timestamp,
+        _ opened: inout [(path: Workspace.Path, mode: mode_t)]
+    ) -> String {
         var text = "\(path.absolute) \(before.isEmpty ? "was made" : after.isEmpty ? "was taken away" : "was changed")"
         let trash = Trash(workspace: workspace)
         do throws(StructuredError) {
+            for count in 1..<max(1, path.components.count) {
+                let above = Workspace.Path(path.root, Array(path.components.prefix(count)))
+                guard let status = try workspace.status(above), status.st_mode & S_IFMT == S_IFDIR else { break }
+                try workspace.open(Workspace.Entry(path: above, status: status), 0o700, &opened)
+            }
             if try workspace.isThere(path) { text += "; the trash holds it as \(try trash.take(path, at: time))" }
             if before.isEmpty { return text }
             // What stands where folders above it were goes aside first.
@@ -309,15 +328,17 @@ package final class ProtectedFiles: Sendable {
             var isWhole = true
             for item in before {
                 switch item.kind {
-                case .folder:
-                    try workspace.makeFolders(item.path)
-                    try workspace.setMode(item.path, item.mode, isFolder: true)
+                case .folder: try workspace.makeFolders(item.path)
                 case .link(let target): try workspace.makeLink(item.path, to: target)
                 case .file(_, let bytes?):
                     _ = try workspace.writeAtomically(item.path, bytes, replace: false, durable: false)
                     try workspace.setMode(item.path, item.mode)
                 case .file, .other: isWhole = false
                 }
+            }
+            // What may be closed to its owner closes last, and from within.
+            for item in before.reversed() where item.kind == .folder {
+                try workspace.setMode(item.path, item.mode, isFolder: true)
             }
             return text + (isWhole ? "; it is as it was" : "; not all of it could be put back")
         } catch {
@@ -367,20 +388,28 @@ extension Workspace {
         }
     }
 
-    /// Does something with what an agent's process may have made unreadable for its owner, whom the gateway is.
-    func makingReadable<R>(_ path: Path, _ work: () throws(StructuredError) -> R) throws(StructuredError) -> R {
-        do throws(StructuredError) { return try work() } catch {
-            guard error.context["errno"] == .int(Int64(EACCES)), !path.isRoot else { throw error }
-            let parent = try openParent(path)
-            defer { close(parent) }
-            var status = stat()
-            guard fstatat(parent, path.name, &status, AT_SYMLINK_NOFOLLOW) == 0, status.st_mode & S_IFMT != S_IFLNK,
-                fchmodat(parent, path.name, mode_t(status.st_mode & 0o777) | 0o700, 0) == 0
-            else { throw error }
-            // A mount is the owner's, whose folders stay as they made them.
-            defer { if path.root.mount != nil { fchmodat(parent, path.name, mode_t(status.st_mode & 0o7777), 0) } }
-            return try work()
-        }
+    /// Gives the owner, whom the gateway is, these rights to something of theirs.
+    func open(
+        _ entry: Entry, _ rights: mode_t, _ opened: inout [(path: Path, mode: mode_t)]
+    ) throws(StructuredError) {
+        let mode = mode_t(entry.status.st_mode & 0o7777)
+        guard mode & rights != rights, geteuid() != 0, entry.status.st_uid == geteuid() else { return }
+        try setRights(entry.path, mode | rights)
+        opened.append((entry.path, mode))
+    }
+
+    /// Takes the rights away again, what is further down first; what has been moved meanwhile needs it no more.
+    func shut(_ opened: [(path: Path, mode: mode_t)]) {
+        for (path, mode) in opened.reversed() { try? setRights(path, mode) }
+    }
+
+    private func setRights(_ path: Path, _ mode: mode_t) throws(StructuredError) {
+        let parent = try openParent(path)
+        defer { close(parent) }
+        var status = stat()
+        guard fstatat(parent, path.name, &status, AT_SYMLINK_NOFOLLOW) == 0, status.st_mode & S_IFMT != S_IFLNK,
+            fchmodat(parent, path.name, mode, 0) == 0
+        else { throw FileFailure.error(errno, path.absolute) }
     }
 
     /// Folders directly in `folder` whose name is no text and in which, at any depth, one of these names occurs.
@@ -394,16 +423,15 @@ extension Workspace {
         }
     }
 
-    /// What is in an open folder, names that are no text among it.
+    /// What is in a folder, names that are no text among it.
     static func names(in descriptor: Int32, _ place: String) throws(StructuredError) -> [[CChar]] {
-        let copy = dup(descriptor)
-        guard copy >= 0, let stream = fdopendir(copy) else {
+        let folder = openat(descriptor, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard folder >= 0, let stream = fdopendir(folder) else {
             let code = errno
-            if copy >= 0 { close(copy) }
+            if folder >= 0 { close(folder) }
             throw FileFailure.error(code, place)
         }
         defer { closedir(stream) }
-        rewinddir(stream)
         var names: [[CChar]] = []
         while true {
             errno = 0

@@ -4,7 +4,7 @@ import KruxCrypto
 
 /// What is protected in a workspace, on the disk while processes run there: after a crash it says what was there before.
 ///
-/// `protected/<agent>.json` is `{names, roots, places: {place: [{path, mode, folder | link | file | other}]}}`; beside it
+/// `protected/<agent>.json` is `{names, roots: [{path, source?, inode, places: {place: [{path, mode, kind, …}]}}]}`; beside it
 /// `<agent>.running` stands while processes run. Neither is synced: both are on the workspaces' own file system, whose
 /// journal keeps the order in which they and what processes did came about.
 final class ProtectedLedger: Sendable {
@@ -23,12 +23,21 @@ final class ProtectedLedger: Sendable {
         _ names: ProtectedNames, _ places: [Workspace.Path: [ProtectedFiles.Item]], _ roots: [Workspace.Root]
     ) throws(StructuredError) {
         if mkdir(folder, 0o700) != 0, errno != EEXIST { throw FileFailure.error(errno, folder) }
-        let json = JSONValue.object([
-            "names": .strings(names.atRoot), "roots": .strings(roots.map(\.path)),
-            "places": .object(
-                JSONObject(
-                    places.map { ($0.key.absolute, .array($0.value.map(Self.json))) }.sorted { $0.0 < $1.0 })),
-        ])
+        let json: JSONValue = [
+            "names": .strings(names.atRoot),
+            "roots": .array(
+                roots.map { root in
+                    let own = places.filter { $0.key.root === root }
+                    return .object([
+                        "path": .string(root.path), "source": .optional(root.mount?.source),
+                        // More than a JSON number holds on some file systems.
+                        "inode": .string("\(root.inode)"),
+                        "places": .object(
+                            JSONObject(
+                                own.map { ($0.key.relative, .array($0.value.map(Self.json))) }.sorted { $0.0 < $1.0 })),
+                    ])
+                }),
+        ]
         let bytes = Data(json.canonicalBytes())
         if FileManager.default.contents(atPath: file) != bytes {
             do { try bytes.write(to: URL(fileURLWithPath: file), options: .atomic) } catch {
@@ -57,37 +66,51 @@ final class ProtectedLedger: Sendable {
             ])
     }
 
-    struct Baseline {
+    struct Left {
+        var names: ProtectedNames
         var places: [Workspace.Path: [ProtectedFiles.Item]] = [:]
-        /// Mounts that are not there any more.
-        var unmounted: [String] = []
+        var roots: [Workspace.Root] = []
+        /// Roots that are not there any more, or are other folders.
+        var missing: [String] = []
     }
 
     /// What was there before processes whose end nobody saw; nil where there are none.
     /// - Throws: `StructuredError` `.ioFailure` for a file that cannot be read.
-    func left(_ workspace: Workspace) throws(StructuredError) -> (ProtectedNames, Baseline)? {
+    func left(_ workspace: Workspace) throws(StructuredError) -> Left? {
         guard isLeft else { return nil }
         guard let data = FileManager.default.contents(atPath: file),
-            let json = try? JSONParser.parse([UInt8](data)), let members = json["places"]?.object?.members,
+            let json = try? JSONParser.parse([UInt8](data)), let roots = json["roots"]?.array,
             let texts = json["names"]?.array?.compactMap(\.string)
         else { throw unreadable }
-        var baseline = Baseline()
-        let roots = json["roots"]?.array?.compactMap(\.string) ?? []
-        baseline.unmounted = roots.filter { (try? workspace.place($0)) == nil }
-        for member in members {
-            if baseline.unmounted.contains(where: { member.key.hasPrefix($0 + "/") }) { continue }
-            var items: [ProtectedFiles.Item] = []
-            for entry in member.value.array ?? [] {
-                guard let item = try Self.item(entry, workspace) else { throw unreadable }
-                items.append(item)
+        var left = Left(names: ProtectedNames(texts))
+        for entry in roots {
+            guard let path = entry["path"]?.string, let inode = entry["inode"]?.string.flatMap({ UInt64($0) }),
+                let places = entry["places"]?.object?.members
+            else { throw unreadable }
+            guard let root = workspace.root(path, source: entry["source"]?.string, inode: inode) else {
+                left.missing.append(path)
+                continue
             }
-            baseline.places[try workspace.place(member.key)] = items
+            left.roots.append(root)
+            for place in places {
+                var items: [ProtectedFiles.Item] = []
+                for item in place.value.array ?? [] {
+                    guard let item = Self.item(item, root) else { throw unreadable }
+                    items.append(item)
+                }
+                left.places[Self.path(place.key, root)] = items
+            }
         }
-        return (ProtectedNames(texts), baseline)
+        return left
+    }
+
+    /// The place that a path relative to a root names.
+    private static func path(_ relative: String, _ root: Workspace.Root) -> Workspace.Path {
+        Workspace.Path(root, relative.pathComponents.filter { !$0.utf8Equals(".") })
     }
 
     private static func json(_ item: ProtectedFiles.Item) -> JSONValue {
-        var json: JSONObject = ["path": .string(item.path.absolute), "mode": .int(Int64(item.mode))]
+        var json: JSONObject = ["path": .string(item.path.relative), "mode": .int(Int64(item.mode))]
         switch item.kind {
         case .folder: json["kind"] = "folder"
         case .link(let target):
@@ -102,8 +125,7 @@ final class ProtectedLedger: Sendable {
         return .object(json)
     }
 
-    private static func item(_ json: JSONValue, _ workspace: Workspace) throws(StructuredError) -> ProtectedFiles.Item?
-    {
+    private static func item(_ json: JSONValue, _ root: Workspace.Root) -> ProtectedFiles.Item? {
         guard let text = json["path"]?.string, let mode = json["mode"]?.int else { return nil }
         let kind: ProtectedFiles.Item.Kind
         switch json["kind"]?.string {
@@ -117,6 +139,6 @@ final class ProtectedLedger: Sendable {
         case "other": kind = .other
         default: return nil
         }
-        return ProtectedFiles.Item(path: try workspace.place(text), mode: mode_t(mode), kind: kind)
+        return ProtectedFiles.Item(path: path(text, root), mode: mode_t(mode), kind: kind)
     }
 }

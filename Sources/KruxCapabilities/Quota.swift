@@ -30,6 +30,7 @@ final class QuotaMeter: Sendable {
     private let state = Mutex(State())
 
     func set(_ quota: Quota?) { state.withLock { $0.quota = quota } }
+    var isLimited: Bool { state.withLock { $0.quota != nil } }
     func forget() { state.withLock { $0.usage = nil } }
 
     /// Takes room for what is about to be written.

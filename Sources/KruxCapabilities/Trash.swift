@@ -1,12 +1,14 @@
 import CSandbox
 import Foundation
-import KruxCore
+package import KruxCore
 import KruxCrypto
 
 /// Deleted things: `workspaces/.trash/<agent>/<id>/entry` beside `info.json` with the place it came from. The trash
 /// describes itself, so a crash between the move and the record loses nothing.
-struct Trash {
+package struct Trash {
     let workspace: Workspace
+
+    package init(workspace: Workspace) { self.workspace = workspace }
 
     /// Moves `path` into the trash: in one rename, or from another file system.
     func take(_ path: Workspace.Path, at time: Timestamp) throws(StructuredError) -> String {
@@ -27,12 +29,13 @@ struct Trash {
     ) throws(StructuredError) -> String {
         var transfer: TreeTransfer?
         let id = try make(path, at: time) { (folder) throws(StructuredError) in
-            var result = name.withUnsafeBufferPointer { krux_renameat2(parent, $0.baseAddress, folder, "entry", 1) }
+            var result = Workspace.rename(
+                name, in: parent, to: folder, as: Array("entry".utf8CString), replace: false)
             if result == -EXDEV {
                 // Whole before it has its name.
                 transfer = try TreeTransfer(name, in: parent, to: folder, as: "part", place: path.absolute)
                 result = krux_renameat2(folder, "part", folder, "entry", 1)
-                if result < 0 { TreeTransfer.remove("part", in: folder) }
+                if result < 0 { TreeTransfer.remove("part", in: folder) } else { try transfer?.settle() }
             }
             if result < 0 { throw FileFailure.error(-result, path.absolute) }
         }
@@ -84,6 +87,49 @@ struct Trash {
         try Workspace.writeAll(file, bytes[...], path.absolute)
     }
 
+    /// Writes down where something incomplete is about to be, for whoever comes after a crash.
+    /// - Returns: the note's name in the trash.
+    func note(_ place: String) throws(StructuredError) -> String {
+        let name = "part-\(randomBytes(8).hex)"
+        let file = openat(workspace.trash, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
+        guard file >= 0 else { throw FileFailure.error(errno, place) }
+        defer { close(file) }
+        try Workspace.writeAll(file, Array(place.utf8)[...], place)
+        return name
+    }
+
+    /// After a crash: removes what was not copied to its end. What it was copied from is whole.
+    package func removeIncomplete() throws(StructuredError) {
+        for name in try Workspace.names(in: workspace.trash, "the trash") {
+            let text = String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+            if text.hasPrefix("tr_") {
+                let folder = openat(workspace.trash, name, openPathOnly | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+                guard folder >= 0 else { continue }
+                defer { close(folder) }
+                guard faccessat(folder, "entry", F_OK, AT_SYMLINK_NOFOLLOW) != 0 else { continue }
+                TreeTransfer.remove("part", in: folder)
+                unlinkat(folder, "info.json", 0)
+                unlinkat(workspace.trash, name, AT_REMOVEDIR)
+            } else if text.hasPrefix("part-") {
+                let file = openat(workspace.trash, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
+                guard file >= 0 else { continue }
+                defer { close(file) }
+                let bytes = try Workspace.readAll(file, count: 16 << 10, at: 0, text)
+                // A mount that is not there now keeps its note.
+                guard let place = try? workspace.place(String(decoding: bytes, as: UTF8.self)), !place.isRoot else {
+                    continue
+                }
+                if place.name.hasPrefix(".kruxos-"), place.name.hasSuffix(".tmp"),
+                    let parent = try? workspace.openParent(place)
+                {
+                    TreeTransfer.remove(place.name, in: parent)
+                    close(parent)
+                }
+                unlinkat(workspace.trash, name, 0)
+            }
+        }
+    }
+
     /// Where a trashed thing came from.
     func origin(_ id: String) throws(StructuredError) -> String {
         let folder = try openEntry(id)
@@ -104,12 +150,14 @@ struct Trash {
         defer { close(parent) }
         workspace.meter.forget()
         try workspace.charge(destination, bytes: 0)
-        let result = krux_renameat2(folder, "entry", parent, destination.name, 1)
+        let result = Workspace.rename(
+            Array("entry".utf8CString), in: folder, to: parent, as: Array(destination.name.utf8CString), replace: false)
         workspace.meter.forget()
         if result == -EXDEV {
             // What stays in the trash goes with it.
-            _ = try Workspace.copyAcross(
-                "entry", in: folder, to: parent, as: destination.name, replace: false, place: destination.absolute)
+            _ = try workspace.copyAcross(
+                "entry", in: folder, to: parent, in: workspace.folder(of: destination), as: destination.name,
+                replace: false, place: destination.absolute)
             TreeTransfer.remove("entry", in: folder)
         } else if result < 0 {
             throw FileFailure.error(-result, destination.absolute)

@@ -3,9 +3,15 @@ import Foundation
 import KruxCore
 import KruxCrypto
 
-/// Takes a file or folder to another file system, where no rename leads: all of it is copied, then what was copied is
-/// removed. What came about or changed meanwhile stays where it is; a crash leaves the one, the other, or both whole.
+/// Takes a file or folder to another file system, where no rename leads: all of it is copied and given its name, then what
+/// was copied is removed. What came about or changed meanwhile stays where it is; a crash leaves the one, the other, or both
+/// whole.
 struct TreeTransfer {
+    /// Room that a copy leaves on its disk: the gate writes its record there.
+    private static let reserve: Int64 = 256 << 20
+    /// glibc gives them to `_GNU_SOURCE` only.
+    private static let seekData: Int32 = 3, seekHole: Int32 = 4
+
     private struct Node {
         let name: [CChar]
         let status: stat
@@ -14,12 +20,14 @@ struct TreeTransfer {
     }
 
     private let node: Node
-    private let parent: Int32
+    private let parent: Int32, destination: Int32
+    private let place: String
 
     /// Copies what `parent` calls `name` to `destination`, where nothing is called `newName`; a copy that fails is gone
     /// again. Modes, times, links and names that are no text are kept, and owners where the gateway is root.
     /// - Parameters:
     ///   - parent: stays open until `removeOriginal` has run.
+    ///   - destination: stays open until `settle` has.
     ///   - place: what is taken, in words.
     /// - Throws: `StructuredError`, also for sockets, devices and pipes, which are nothing that could be copied.
     init(
@@ -32,12 +40,8 @@ struct TreeTransfer {
             Self.remove(newName, in: destination)
             throw error
         }
-        // What is removed here is on the disk there.
-        let result = krux_sync(destination)
-        guard result == 0 else {
-            Self.remove(newName, in: destination)
-            throw FileFailure.error(-result, place)
-        }
+        self.destination = destination
+        self.place = place
     }
 
     init(
@@ -77,6 +81,7 @@ struct TreeTransfer {
     private static func copyFile(
         _ name: [CChar], _ parent: Int32, _ newName: [CChar], _ destination: Int32, _ place: String
     ) throws(StructuredError) -> Node {
+        let mode = try openUp(name, parent, 0o400, place)
         let source = openat(parent, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
         guard source >= 0 else { throw FileFailure.error(errno, place) }
         defer { close(source) }
@@ -84,16 +89,29 @@ struct TreeTransfer {
         var status = stat()
         guard fstat(source, &status) == 0 else { throw FileFailure.error(errno, place) }
         guard status.st_mode & S_IFMT == S_IFREG else { throw FileFailure.error(ELOOP, place) }
+        try requireRoom(Int64(status.st_blocks) * 512, on: destination, place)
         let file = openat(destination, newName, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
         guard file >= 0 else { throw FileFailure.error(errno, place) }
         defer { close(file) }
-        var offset: Int64 = 0
-        while true {
-            let chunk = try Workspace.readAll(source, count: 1 << 20, at: offset, place)
-            if chunk.isEmpty { break }
-            try Workspace.writeAll(file, chunk[...], place)
-            offset += Int64(chunk.count)
+        // A hole stays one.
+        var offset = lseek(source, 0, seekData)
+        while offset >= 0 {
+            let end = lseek(source, offset, seekHole)
+            guard end >= 0, lseek(file, offset, SEEK_SET) >= 0 else { throw FileFailure.error(errno, place) }
+            while offset < end {
+                let chunk = try Workspace.readAll(
+                    source, count: min(1 << 20, Int(end - offset)), at: Int64(offset),
+                    place)
+                if chunk.isEmpty { break }
+                try Workspace.writeAll(file, chunk[...], place)
+                offset += off_t(chunk.count)
+            }
+            offset = lseek(source, end, seekData)
         }
+        guard errno == ENXIO, ftruncate(file, status.st_size) == 0 else { throw FileFailure.error(errno, place) }
+        let result = krux_copy_attributes(source, file)
+        guard result >= 0 else { throw FileFailure.error(-result, place) }
+        if let mode { status.st_mode = mode }
         try finish(file, newName, in: destination, status, place)
         return Node(name: name, status: status)
     }
@@ -101,8 +119,11 @@ struct TreeTransfer {
     private static func copyFolder(
         _ name: [CChar], _ parent: Int32, _ newName: [CChar], _ destination: Int32, _ place: String, depth: Int
     ) throws(StructuredError) -> Node {
-        let source = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-        guard source >= 0 else { throw FileFailure.error(errno, place) }
+        let mode = try openUp(name, parent, 0o500, place)
+        // What is mounted in it is no part of it.
+        let flags = UInt64(O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+        let source = krux_openat2(parent, name, flags, 0, 0x08 | 0x04 | 0x02 | 0x01)
+        guard source >= 0 else { throw FileFailure.error(-source, place) }
         defer { close(source) }
         var status = stat()
         guard fstat(source, &status) == 0, mkdirat(destination, newName, 0o700) == 0 else {
@@ -115,8 +136,37 @@ struct TreeTransfer {
         for child in try Workspace.names(in: source, place) {
             children.append(try copy(child, source, child, folder, place, depth: depth + 1))
         }
+        let result = krux_copy_attributes(source, folder)
+        guard result >= 0 else { throw FileFailure.error(-result, place) }
+        if let mode { status.st_mode = mode }
         try finish(folder, newName, in: destination, status, place)
         return Node(name: name, status: status, children: children)
+    }
+
+    /// Gives the owner, whom the gateway is, the right to read what is theirs.
+    /// - Returns: the mode it had; nil where it had the right.
+    private static func openUp(
+        _ name: [CChar], _ parent: Int32, _ rights: mode_t, _ place: String
+    ) throws(StructuredError) -> mode_t? {
+        var status = stat()
+        guard fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) == 0 else { throw FileFailure.error(errno, place) }
+        let mode = mode_t(status.st_mode)
+        guard mode & rights != rights, geteuid() != 0, status.st_uid == geteuid(), mode & S_IFMT != S_IFLNK else {
+            return nil
+        }
+        guard fchmodat(parent, name, mode & 0o7777 | rights, 0) == 0 else { throw FileFailure.error(errno, place) }
+        return mode
+    }
+
+    private static func requireRoom(_ bytes: Int64, on folder: Int32, _ place: String) throws(StructuredError) {
+        var disk = statvfs()
+        guard fstatvfs(folder, &disk) == 0 else { throw FileFailure.error(errno, place) }
+        let free = Int64(clamping: disk.f_bavail).multipliedReportingOverflow(by: Int64(clamping: disk.f_frsize))
+        // A small disk of its own is filled to its end, as far as the gate goes.
+        let whole = Int64(clamping: disk.f_blocks).multipliedReportingOverflow(by: Int64(clamping: disk.f_frsize))
+        if !free.overflow, bytes > free.partialValue - min(reserve, whole.partialValue / 16) {
+            throw FileFailure.error(ENOSPC, place)
+        }
     }
 
     /// The owner, mode and times of the original.
@@ -134,19 +184,30 @@ struct TreeTransfer {
 
     // MARK: Removing
 
-    /// Removes what was copied.
-    /// - Returns: how many files, folders and links stay, because they are new or have changed.
-    func removeOriginal() -> Int { Self.remove(node, in: parent) }
+    /// Waits until the copy is on its disk under the name it was given.
+    func settle() throws(StructuredError) {
+        let result = krux_sync(destination)
+        guard result == 0 else { throw FileFailure.error(-result, place) }
+    }
 
-    private static func remove(_ node: Node, in parent: Int32) -> Int {
+    /// Removes what was copied, and has been settled.
+    /// - Returns: how many files, folders and links stay, because they are new or have changed.
+    func removeOriginal() -> Int {
+        var unlinked: Set<UInt64> = []
+        return Self.remove(node, in: parent, &unlinked)
+    }
+
+    /// - Parameter unlinked: inodes that have lost a name here, which changes the time of their other names as well.
+    private static func remove(_ node: Node, in parent: Int32, _ unlinked: inout Set<UInt64>) -> Int {
         guard let children = node.children else {
             var status = stat()
             guard fstatat(parent, node.name, &status, AT_SYMLINK_NOFOLLOW) == 0 else { return 0 }
             let known = node.status
+            let isUntouched = unlinked.contains(UInt64(status.st_ino)) || same(status.st_ctim, known.st_ctim)
             guard status.st_dev == known.st_dev, status.st_ino == known.st_ino, status.st_size == known.st_size,
-                status.st_ctim.tv_sec == known.st_ctim.tv_sec, status.st_ctim.tv_nsec == known.st_ctim.tv_nsec,
-                unlinkat(parent, node.name, 0) == 0
+                same(status.st_mtim, known.st_mtim), isUntouched, unlinkat(parent, node.name, 0) == 0
             else { return 1 }
+            if known.st_nlink > 1 { unlinked.insert(UInt64(status.st_ino)) }
             return 0
         }
         let folder = openat(parent, node.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
@@ -154,10 +215,13 @@ struct TreeTransfer {
         defer { close(folder) }
         // Its owner may take away what is in it, where its mode does not say so.
         if node.status.st_mode & 0o300 != 0o300 { fchmod(folder, 0o700) }
-        let left = children.reduce(0) { $0 + remove($1, in: folder) }
+        var left = 0
+        for child in children { left += remove(child, in: folder, &unlinked) }
         // Not empty: what is new in it stays as well.
         return unlinkat(parent, node.name, AT_REMOVEDIR) == 0 || errno == ENOENT ? left : max(left, 1)
     }
+
+    private static func same(_ a: timespec, _ b: timespec) -> Bool { a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec }
 
     /// Removes all of a copy that nobody else knows of.
     static func remove(_ name: String, in parent: Int32) { remove(Array(name.utf8CString), in: parent) }
@@ -181,12 +245,13 @@ extension Workspace {
         defer { close(from) }
         let to = try openParent(destination)
         defer { close(to) }
-        if source.root !== destination.root {
+        if source.root !== destination.root, meter.isLimited {
             let usage = try usage(source)
             try charge(destination, bytes: usage.bytes, files: usage.files)
         }
         defer { if source.root !== destination.root { meter.forget() } }
-        let result = krux_renameat2(from, source.name, to, destination.name, replace ? 0 : 1)
+        let result = Self.rename(
+            Array(source.name.utf8CString), in: from, to: to, as: Array(destination.name.utf8CString), replace: replace)
         switch result {
         case 0: return
         case -ENOENT: throw FileFailure.error(ENOENT, source.absolute)
@@ -197,9 +262,13 @@ extension Workspace {
         case -EXDEV: break
         default: throw FileFailure.error(-result, destination.absolute)
         }
-        if !replace, try status(destination) != nil { throw FileFailure.error(EEXIST, destination.absolute) }
-        let stayed = try Self.copyAcross(
-            source.name, in: from, to: to, as: destination.name, replace: replace, place: source.absolute)
+        if let there = try status(destination) {
+            if !replace { throw FileFailure.error(EEXIST, destination.absolute) }
+            try requireOwnFile(there, destination)
+        }
+        let stayed = try copyAcross(
+            source.name, in: from, to: to, in: folder(of: destination), as: destination.name, replace: replace,
+            place: source.absolute)
         if stayed > 0 {
             throw StructuredError(
                 .conflict,
@@ -210,17 +279,46 @@ extension Workspace {
     }
 
     /// - Returns: how much stayed, because it changed meanwhile.
-    static func copyAcross(
-        _ name: String, in parent: Int32, to destination: Int32, as newName: String, replace: Bool, place: String
+    func copyAcross(
+        _ name: String, in parent: Int32, to destination: Int32, in folder: Path, as newName: String, replace: Bool,
+        place: String
     ) throws(StructuredError) -> Int {
         let temporary = ".kruxos-\(randomBytes(8).hex).tmp"
+        // Only a crash leaves it there, and what it names: whatever it is a copy of is whole then.
+        let note = try Trash(workspace: self).note(folder.absolute + "/" + temporary)
+        defer { unlinkat(trash, note, 0) }
         let transfer = try TreeTransfer(name, in: parent, to: destination, as: temporary, place: place)
         let result = krux_renameat2(destination, temporary, destination, newName, replace ? 0 : 1)
         if result < 0 {
             TreeTransfer.remove(temporary, in: destination)
-            throw FileFailure.error(-result, place)
+            throw FileFailure.error(-result, folder.absolute + "/" + newName)
         }
+        try transfer.settle()
         return transfer.removeOriginal()
+    }
+
+    /// A rename, also of a folder that its owner, whom the gateway is, may not write: it keeps its mode.
+    /// - Returns: 0 or a negative errno.
+    static func rename(
+        _ name: [CChar], in parent: Int32, to destination: Int32, as newName: [CChar], replace: Bool
+    ) -> Int32 {
+        func attempt() -> Int32 {
+            name.withUnsafeBufferPointer { old in
+                newName.withUnsafeBufferPointer {
+                    krux_renameat2(parent, old.baseAddress, destination, $0.baseAddress, replace ? 0 : 1)
+                }
+            }
+        }
+        let result = attempt()
+        var status = stat()
+        guard result == -EACCES, geteuid() != 0, fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) == 0,
+            status.st_mode & S_IFMT == S_IFDIR, status.st_uid == geteuid(), status.st_mode & 0o200 == 0,
+            fchmodat(parent, name, mode_t(status.st_mode & 0o7777) | 0o200, 0) == 0
+        else { return result }
+        let again = attempt()
+        fchmodat(
+            again == 0 ? destination : parent, again == 0 ? newName : name, mode_t(status.st_mode & 0o7777), 0)
+        return again
     }
 
     /// What is made in a mount of a root gateway's belongs to whom the folder belongs to, or what it replaces.

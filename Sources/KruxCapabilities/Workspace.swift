@@ -3,6 +3,7 @@ import Foundation
 import Glibc
 package import KruxCore
 import KruxCrypto
+import KruxSandbox
 import Synchronization
 
 /// An agent's files: its own folder, and the folders of the machine that are mounted for it. Each is reached through one
@@ -21,7 +22,8 @@ package final class Workspace: Sendable {
     package let trash: Int32
     let meter = QuotaMeter()
 
-    private static let resolve = UInt64(0x08 | 0x04 | 0x02)
+    /// Beneath the root, through no link; in a mount, through nothing that is mounted below it, either.
+    private static func resolve(_ root: Root) -> UInt64 { 0x08 | 0x04 | 0x02 | (root.mount == nil ? 0 : 0x01) }
 
     /// Opens the workspace of `agent` under `home/workspaces`, creating what is missing.
     package init(agent: AgentName, home: String) throws(StructuredError) {
@@ -66,6 +68,34 @@ package final class Workspace: Sendable {
         deinit { close(descriptor) }
 
         package var isReadOnly: Bool { mount?.isReadOnly ?? false }
+
+        /// A process may have closed the folder to its own owner.
+        func admitOwner() {
+            var status = stat()
+            guard fstat(descriptor, &status) == 0, status.st_uid == Confinement.processUser ?? geteuid(),
+                status.st_mode & 0o500 != 0o500
+            else {
+                return
+            }
+            chmod("/proc/self/fd/\(descriptor)", mode_t(status.st_mode & 0o7777) | 0o700)
+        }
+
+        /// What tells its folder from others on the same machine, also after a restart.
+        var inode: UInt64 {
+            var status = stat()
+            return fstat(descriptor, &status) == 0 ? UInt64(status.st_ino) : 0
+        }
+    }
+
+    /// The folder that was a root once, if it is where it was; whether it is mounted still or not.
+    func root(_ path: String, source: String?, inode: UInt64) -> Root? {
+        guard let source else { return path.utf8Equals(root.path) ? root : nil }
+        if let mounted = mounts.first(where: { $0.path.utf8Equals(path) && $0.inode == inode }) { return mounted }
+        guard let label = try? Mount.label(path) else { return nil }
+        let mount = Mount(label: label, source: source, isReadOnly: false)
+        guard let descriptor = try? mount.open(home: home) else { return nil }
+        let found = Root(path: path, descriptor: descriptor, mount: mount)
+        return found.inode == inode ? found : nil
     }
 
     private struct Mounted {
@@ -85,7 +115,15 @@ package final class Workspace: Sendable {
 
     /// The mounts whose folders are there.
     package var mounts: [Root] {
-        mounted.withLock { mounted in mounted.indices.compactMap { try? Self.open(&mounted[$0], home) } }
+        mounted.withLock { mounted in
+            if mounted.isEmpty { return [] }
+            let points = MountPoints.own
+            return mounted.indices.compactMap { index in
+                // What has been mounted below one since would be shown with it.
+                points?.below(mounted[index].mount.source).isEmpty == true
+                    ? try? Self.open(&mounted[index], home) : nil
+            }
+        }
     }
 
     package var mountList: [Mount] { mounted.withLock { $0.map(\.mount) } }
@@ -106,7 +144,15 @@ package final class Workspace: Sendable {
     private static func open(_ mounted: inout Mounted, _ home: String) throws(StructuredError) -> Root {
         if let root = mounted.root, mounted.mount.isStill(root.descriptor) { return root }
         mounted.root = nil
-        let descriptor = try mounted.mount.open(home: home)
+        let descriptor: Int32
+        do throws(StructuredError) { descriptor = try mounted.mount.open(home: home) } catch {
+            // Where it is on the machine, and what is wrong with it, is the supervisor's to know.
+            let target = mounted.mount.target
+            throw StructuredError(
+                .notFound, "what is mounted at `\(target)` is not there, or cannot be used as it is now",
+                recovery: ["Ask your supervisor: `kruxos mount list` says why."],
+                context: ["path": .string(target)])
+        }
         let root = Root(path: mounted.mount.target, descriptor: descriptor, mount: mounted.mount)
         mounted.root = root
         return root
@@ -137,6 +183,16 @@ package final class Workspace: Sendable {
 
         package static func == (a: Path, b: Path) -> Bool { a.root === b.root && a.absolute.utf8Equals(b.absolute) }
         package func hash(into hasher: inout Hasher) { hasher.combine(absolute) }
+
+        /// As much of it, from the root, as one call of the kernel takes.
+        var reachable: Path {
+            var length = 0
+            let short = components.prefix { component in
+                length += component.utf8.count + 1
+                return length < 3500
+            }
+            return Path(root, Array(short))
+        }
 
         /// A working directory as a launch has it: below the workspace without its path.
         var directory: String { root.mount != nil ? absolute : isRoot ? "" : relative }
@@ -174,7 +230,7 @@ package final class Workspace: Sendable {
         if !components.contains(where: { $0.utf8Equals("..") }) {
             let candidate = Path(root, components)
             let result = krux_openat2(
-                root.descriptor, candidate.relative, UInt64(openPathOnly | O_CLOEXEC), 0, Self.resolve)
+                root.descriptor, candidate.relative, UInt64(openPathOnly | O_CLOEXEC), 0, Self.resolve(root))
             if result >= 0 {
                 close(result)
                 return candidate
@@ -204,7 +260,7 @@ package final class Workspace: Sendable {
             guard !pending.isEmpty || followsLast else { continue }
             let here = Path(root, resolved)
             let result = krux_openat2(
-                root.descriptor, here.relative, UInt64(openPathOnly | O_CLOEXEC | O_NOFOLLOW), 0, Self.resolve)
+                root.descriptor, here.relative, UInt64(openPathOnly | O_CLOEXEC | O_NOFOLLOW), 0, Self.resolve(root))
             if result == -ENOENT || result == -ENOTDIR { continue }
             guard result >= 0 else { throw FileFailure.error(-result, here.absolute) }
             defer { close(result) }
@@ -224,7 +280,7 @@ package final class Workspace: Sendable {
 
     private func exists(_ path: Path) -> Bool {
         let result = krux_openat2(
-            path.root.descriptor, path.relative, UInt64(openPathOnly | O_CLOEXEC), 0, Self.resolve)
+            path.root.descriptor, path.relative, UInt64(openPathOnly | O_CLOEXEC), 0, Self.resolve(path.root))
         if result >= 0 { close(result) }
         return result >= 0
     }
@@ -249,7 +305,7 @@ package final class Workspace: Sendable {
         if flags & (O_ACCMODE | O_CREAT) != O_RDONLY { try requireWritable(path) }
         let creation = flags & O_CREAT != 0 ? mode : 0
         let result = krux_openat2(
-            path.root.descriptor, path.relative, UInt64(flags | O_CLOEXEC), creation, Self.resolve)
+            path.root.descriptor, path.relative, UInt64(flags | O_CLOEXEC), creation, Self.resolve(path.root))
         if result < 0 { throw FileFailure.error(-result, path.absolute) }
         return result
     }
@@ -320,7 +376,8 @@ package final class Workspace: Sendable {
 
     func status(_ path: Path) throws(StructuredError) -> stat? {
         let result = krux_openat2(
-            path.root.descriptor, path.relative, UInt64(openPathOnly | O_CLOEXEC | O_NOFOLLOW), 0, Self.resolve)
+            path.root.descriptor, path.relative, UInt64(openPathOnly | O_CLOEXEC | O_NOFOLLOW), 0,
+            Self.resolve(path.root))
         if result == -ENOENT || result == -ENOTDIR { return nil }
         if result < 0 { throw FileFailure.error(-result, path.absolute) }
         defer { close(result) }

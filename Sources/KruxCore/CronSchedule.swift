@@ -109,6 +109,24 @@ package struct CronSchedule: Sendable, Equatable {
         return nil
     }
 
+    /// How many times there are from one through another, none counted beyond `most`.
+    package func count(from start: Timestamp, through end: Timestamp, in zone: TimeZoneTable, most: Int) -> Int {
+        let (first, last) = (start.flooredSeconds, end.flooredSeconds)
+        var found: Set<Int64> = []
+        let firstDay = Self.floored(zone.local(start)) - Self.secondsOfDay
+        let lastDay = Self.floored(zone.local(end)) + Self.secondsOfDay
+        for day in stride(from: firstDay, through: lastDay, by: Int(Self.secondsOfDay)) where isDay(day) {
+            for hour in 0..<24 where hours & 1 << UInt64(hour) != 0 {
+                for minute in 0..<60 where minutes & 1 << UInt64(minute) != 0 {
+                    for at in instants(day + Int64(hour) * 3600 + Int64(minute) * 60, zone)
+                    where at >= first && at <= last { found.insert(at) }
+                }
+            }
+            if found.count >= most { return most }
+        }
+        return found.count
+    }
+
     private static func floored(_ seconds: Int64) -> Int64 {
         seconds - ((seconds % secondsOfDay) + secondsOfDay) % secondsOfDay
     }

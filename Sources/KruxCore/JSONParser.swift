@@ -220,7 +220,9 @@ package struct JSONParser {
             try digits()
         }
         let text = String(decoding: bytes[start..<offset], as: UTF8.self)
-        if integral, let value = Int64(text), abs(value) <= JSONValue.maxInteger, text != "-0" { return .int(value) }
+        if integral, let value = Int64(text), value.magnitude <= UInt64(JSONValue.maxInteger), text != "-0" {
+            return .int(value)
+        }
         guard let value = Double(text), value.isFinite else {
             throw Failure(offset: start, message: "the number is out of range")
         }

@@ -1,13 +1,16 @@
-/// Microseconds since 1970-01-01T00:00:00Z.
+/// Microseconds since 1970-01-01T00:00:00Z, 126,000 years to either side and no further: no difference overflows.
 package struct Timestamp: Sendable, Hashable, Comparable {
     package let microseconds: Int64
 
-    package init(microseconds: Int64) { self.microseconds = microseconds }
+    private static let limit: Int64 = 4_000_000_000_000_000_000
+
+    package init(microseconds: Int64) { self.microseconds = min(max(microseconds, -Self.limit), Self.limit) }
 
     package static func < (a: Timestamp, b: Timestamp) -> Bool { a.microseconds < b.microseconds }
 
     package func advanced(bySeconds seconds: Int64) -> Timestamp {
-        Timestamp(microseconds: microseconds &+ seconds &* 1_000_000)
+        let most = Self.limit / 1_000_000
+        return Timestamp(microseconds: microseconds + min(max(seconds, -most), most) * 1_000_000)
     }
 
     package struct Civil: Sendable, Equatable {

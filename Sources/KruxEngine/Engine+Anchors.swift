@@ -38,7 +38,8 @@ extension Engine {
                     .invalidArguments, "a witness is named by the address of its submission prefix",
                     recovery: ["Write https://witness.example/path."])
             }
-            guard let text = input.optionalText("verifier"), let key = NoteKey(verifier: text), key.kind == .cosignature
+            guard let text = try input.optionalText("verifier"), let key = NoteKey(verifier: text),
+                key.kind == .cosignature
             else {
                 throw StructuredError(
                     .invalidArguments, "a witness's verifier key is `<name>+<id>+<key>` of an Ed25519 cosigner",
@@ -74,7 +75,7 @@ extension Engine {
     /// Sends now, whatever the schedule says.
     func sendAnchors(_ input: OperatorInput) async throws -> JSONObject {
         _ = try await checkpointJSON()
-        let wanted = input.optionalInt("number")
+        let wanted = try input.optionalInt("number")
         for target in try store.read(AnchorTable.all) where wanted == nil || target.number == wanted {
             await deliver(to: target)
         }

@@ -194,10 +194,10 @@ extension Engine {
                 .conflict, "the grant would not cover \(id) as it was approved",
                 recovery: ["Look at it with `kruxos approve show \(id)`."])
         }
-        let seconds = input.optionalInt("seconds")
-        let uses = input.optionalInt("uses")
-        let permanent = input.optionalFlag("permanent") ?? false
-        let scope = input.optionalText("scope") ?? "session"
+        let seconds = try input.optionalInt("seconds")
+        let uses = try input.optionalInt("uses")
+        let permanent = try input.optionalFlag("permanent") ?? false
+        let scope = try input.optionalText("scope") ?? "session"
         guard ["session", "agent"].contains(scope) else {
             throw StructuredError(.invalidArguments, "a grant's scope is `session` or `agent`")
         }
@@ -225,7 +225,7 @@ extension Engine {
             agent: request.agent, capability: request.capability, conditions: pattern.json,
             session: scope == "session" ? request.session : nil,
             expiresAt: seconds.map { now.advanced(bySeconds: $0) }, uses: uses, now: now, by: principal.text,
-            agreed: [principal.text], request: id, reason: input.optionalText("reason"))
+            agreed: [principal.text], request: id, reason: try input.optionalText("reason"))
         let audit = audit
         let redactor = redactor
         let grant = try store.writer.writeAndWait { tx in

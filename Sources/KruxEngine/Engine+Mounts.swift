@@ -19,6 +19,8 @@ extension Engine {
         let known = try mounts(of: name)
         try mount.requireMountable(
             for: name, beside: known, home: home.root, ProtectedNames(policy.compiled.protected))
+        try mount.requireApart(
+            from: try store.read { try MountTable.all($0) }.filter { !$0.agent.utf8Equals(name) }, home: home.root)
         try change("mount added", agent: name, by: principal, now: clock.now(), detail: Self.json(mount, of: name)) {
             try MountTable.insert($0, mount, agent: name)
         }

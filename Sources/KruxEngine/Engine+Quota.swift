@@ -8,7 +8,7 @@ extension Engine {
     func quota(of agent: String) throws -> Quota? {
         try store.read { tx in
             try tx.first("SELECT bytes, files FROM quotas WHERE agent = ?", [.text(agent)]) {
-                Quota(bytes: $0.optionalInt(0), files: $0.optionalInt(1))
+                Quota(bytes: $0.optionalInt(0).map { max(0, $0) }, files: $0.optionalInt(1).map { max(0, $0) })
             }
         }
     }
@@ -16,7 +16,7 @@ extension Engine {
     /// Sets both limits; one that is absent is none.
     func setQuota(_ input: OperatorInput, by principal: Principal) throws -> JSONObject {
         let record = try store.read { try AgentTable.require($0, try input.text("name")) }
-        let quota = Quota(bytes: input.optionalInt("bytes"), files: input.optionalInt("files"))
+        let quota = Quota(bytes: try input.optionalInt("bytes"), files: try input.optionalInt("files"))
         for limit in [quota.bytes, quota.files].compactMap({ $0 }) where limit < 1 {
             throw StructuredError(
                 .invalidArguments, "a quota is at least 1", recovery: ["Leave a limit out for none."])

@@ -76,7 +76,7 @@ extension Engine {
     }
 
     func setRetention(_ input: OperatorInput, by principal: Principal) throws -> JSONObject {
-        let seconds = input.optionalInt("seconds")
+        let seconds = try input.optionalInt("seconds")
         if let seconds, seconds < 86_400 {
             throw StructuredError(
                 .invalidArguments, "bodies are kept for at least a day", recovery: ["Give a day or more, or `off`."])
@@ -117,19 +117,41 @@ extension Engine {
     /// Prunes at start and once a day, until the task is cancelled.
     package func runRetention() async {
         while !Task.isCancelled {
-            pruneAsConfigured()
-            emptyTrashAsConfigured()
+            removeWhatIsOld()
             do { try await Task.sleep(for: .seconds(86_400)) } catch { return }
         }
     }
 
-    private func pruneAsConfigured() {
+    func removeWhatIsOld() {
         do {
+            let now = try retentionTime()
+            // Every age is measured from there.
+            let behind = (clock.now().microseconds - now.microseconds) / 1_000_000
+            emptyTrashAsConfigured(now: now)
             guard let seconds = try store.read(Self.retention) else { return }
-            _ = try prune(olderThan: seconds, by: .system)
+            _ = try prune(olderThan: seconds + behind, by: .system)
         } catch {
             log.error("old bodies could not be pruned", metadata: ["reason": "\(Self.structured(error).description)"])
         }
+    }
+
+    private static let retentionTimeKey = "retention_time"
+
+    /// The time that ages are measured from: at most two days after the one before it, once a day and at each start. A clock
+    /// that is wrong once makes nothing old; after a long pause things are kept longer.
+    private func retentionTime() throws -> Timestamp {
+        let now = clock.now()
+        let known = try store.read { tx in
+            try tx.first("SELECT value FROM meta WHERE key = ?", [.text(Self.retentionTimeKey)]) { Int64($0.text(0)) }
+        }
+        let time = min(
+            now, known.flatMap { $0 }.map { Timestamp(microseconds: $0).advanced(bySeconds: 2 * 86_400) } ?? now)
+        try store.writer.writeAndWait {
+            try $0.execute(
+                "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                [.text(Self.retentionTimeKey), .text("\(time.microseconds)")])
+        }
+        return time
     }
 
     // MARK: Checkpoints

@@ -17,14 +17,22 @@ extension Engine {
         await withDiscardingTaskGroup { group in
             while !isDraining.withLock({ $0 }) {
                 do {
-                    for schedule in try store.read({ try ScheduleTable.due($0, at: clock.now()) }) {
-                        if try begin(schedule, now: clock.now()) {
-                            group.addTask { [self] in await run(schedule) }
-                        }
-                    }
+                    var failure: (any Error)?
+                    // One that cannot be begun keeps no other from it.
                     for held in try store.read({ try HeldMailTable.due($0, at: clock.now()) }) {
-                        if try beginMail(held) { group.addTask { [self] in await sendHeldMail(held) } }
+                        do {
+                            if try beginMail(held) { group.addTask { [self] in await sendHeldMail(held) } }
+                        } catch { failure = error }
                     }
+                    for schedule in try store.read({ try ScheduleTable.due($0, at: clock.now()) }) {
+                        if isDraining.withLock({ $0 }) { break }
+                        do {
+                            if try begin(schedule, now: clock.now()) {
+                                group.addTask { [self] in await run(schedule) }
+                            }
+                        } catch { failure = error }
+                    }
+                    if let failure { throw failure }
                     let next = try store.read { tx in
                         [try ScheduleTable.nextDue(tx), try HeldMailTable.nextDue(tx)].compactMap { $0 }.min()
                     }
@@ -51,20 +59,24 @@ extension Engine {
             "job_id": .string(schedule.id), "due": .string(due.rfc3339), "capability": .string(schedule.capability),
         ]
         let late = (now.microseconds - due.microseconds) / 1_000_000
-        if let text = schedule.cron {
-            let cron = try CronSchedule(text)
+        if let problem = schedule.problem {
+            // It cannot be what was decided when it was planned, and ends.
+            runs = false
+            missed = 1
+            detail["reason"] = .string(problem)
+        } else if let text = schedule.cron, let cron = try? CronSchedule(text) {
             let zone = TimeZones.table(schedule.zone ?? "UTC") ?? .utc
             if late > Self.graceSeconds {
                 // Every time that has passed, this one with them.
-                var at: Timestamp? = due
-                while let time = at, time <= now, missed < Self.mostCounted {
-                    missed += 1
-                    at = cron.next(after: time, in: zone)
-                }
+                missed = Int64(max(1, cron.count(from: due, through: now, in: zone, most: Self.mostCounted)))
                 runs = schedule.catchesUp
                 detail["reason"] = "the gateway did not run"
             }
             next = cron.next(after: now, in: zone)
+        } else if schedule.cron != nil {
+            runs = false
+            missed = 1
+            detail["reason"] = "its five fields are no schedule"
         } else if late > Self.graceSeconds {
             detail["late_seconds"] = .int(late)
         }

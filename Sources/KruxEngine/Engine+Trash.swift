@@ -61,9 +61,10 @@ extension Engine {
 
     /// Removes for good what was deleted before a time.
     func emptyTrash(_ input: OperatorInput, by principal: Principal) throws -> JSONObject {
-        let seconds = input.optionalInt("older_than_seconds") ?? 0
+        let seconds = try input.optionalInt("older_than_seconds") ?? 0
         return try emptyTrash(
-            before: clock.now().advanced(bySeconds: -max(0, seconds)), agent: input.optionalText("agent"), by: principal
+            before: clock.now().advanced(bySeconds: -max(0, seconds)), agent: try input.optionalText("agent"),
+            by: principal
         )
     }
 
@@ -90,11 +91,10 @@ extension Engine {
         return ["removed": .int(Int64(old.count - failed)), "failed": .int(Int64(failed))]
     }
 
-    func emptyTrashAsConfigured() {
+    func emptyTrashAsConfigured(now: Timestamp) {
         do {
             let days = try store.read(Self.trashDays)
-            _ = try emptyTrash(
-                before: clock.now().advanced(bySeconds: -days * 86_400), agent: nil, by: .system)
+            _ = try emptyTrash(before: now.advanced(bySeconds: -days * 86_400), agent: nil, by: .system)
         } catch {
             log.error("the trash could not be emptied", metadata: ["reason": "\(Self.structured(error).description)"])
         }

@@ -96,7 +96,7 @@ extension Engine {
 
     /// The vault's key; where it is locked, a passphrase that came with the command opens it for that command alone.
     private func key(_ input: OperatorInput) throws -> SecretBytes {
-        guard vault.isLocked, input.optionalText("passphrase") != nil else { return try vault.opened() }
+        guard vault.isLocked, try input.optionalText("passphrase") != nil else { return try vault.opened() }
         return try Vault.open(try store.read(VaultTable.lock), try Self.passphrase(input))
     }
 
@@ -209,7 +209,7 @@ extension Engine {
         for agent in agents { _ = try store.read { try AgentTable.require($0, agent) } }
         return SecretScope(
             agents: agents.isEmpty ? nil : agents, capabilities: capabilities, hosts: hosts,
-            allowsPlainHTTP: input.optionalFlag("plain_http") ?? false)
+            allowsPlainHTTP: try input.optionalFlag("plain_http") ?? false)
     }
 
     // MARK: Use

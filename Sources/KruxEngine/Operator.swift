@@ -72,9 +72,9 @@ extension Engine {
         case .anchorSend: return try await sendAnchors(input)
         case .approvalDecide:
             let answer = Answer(
-                approve: try input.flag("approve"), reason: input.optionalText("reason"),
+                approve: try input.flag("approve"), reason: try input.optionalText("reason"),
                 arguments: try input.optionalObject("arguments"), segments: try input.optionalInts("segments"),
-                seen: input.optionalText("seen"))
+                seen: try input.optionalText("seen"))
             let request = try decideApproval(try input.text("id"), answer, by: principal)
             let votes = try store.read { try ApprovalQueue.votes($0, request.id) }
             return Self.json(forSupervisor: request, redactor, votes: votes).adding([
@@ -86,7 +86,7 @@ extension Engine {
         case .supervisorAdd: return try addSupervisor(input, by: principal)
         case .supervisorRevoke: return try revokeSupervisor(input, by: principal)
         case .policySet: return try setActivePolicy(try input.text("name"), by: principal)
-        case .policyActivate: return try activatePolicy(input.optionalInt("version"), by: principal)
+        case .policyActivate: return try activatePolicy(try input.optionalInt("version"), by: principal)
         case .agentMode: return try setMode(input, by: principal)
         case .agentRole: return try setRole(input, by: principal)
         case .sessionList: return sessionsJSON
@@ -147,7 +147,7 @@ extension Engine {
                 .invalidArguments, "a purpose is one line of 1 to 1000 bytes",
                 recovery: ["Say in a sentence what the agent is for."])
         }
-        let role = try checkedRole(input.optionalText("role"))
+        let role = try checkedRole(try input.optionalText("role"))
         let token = AgentToken.make()
         // The folder first: an agent without one could not work, a folder without an agent harms nobody.
         _ = try workspace(name)
@@ -255,7 +255,7 @@ extension Engine {
 
     private func addSupervisor(_ input: OperatorInput, by principal: Principal) throws -> JSONObject {
         let name = try input.text("name")
-        let role = input.optionalText("role")
+        let role = try input.optionalText("role")
         for text in [name, role].compactMap({ $0 }) where !SupervisorName.isValid(text) {
             throw StructuredError(
                 .invalidArguments, "`\(text.prefix(80))` is no name", recovery: ["Use \(SupervisorName.rule)."])
@@ -346,7 +346,7 @@ extension Engine {
     private func setMode(_ input: OperatorInput, by principal: Principal) throws -> JSONObject {
         let record = try store.read { try AgentTable.require($0, try input.text("name")) }
         let name = record.name
-        let mode = try Self.mode(input.optionalText("mode"))
+        let mode = try Self.mode(try input.optionalText("mode"))
         try change(
             "agent mode set", agent: name.text, by: principal, now: clock.now(),
             detail: ["mode": .optional(mode?.rawValue), "previous": .optional(record.mode?.rawValue)]
@@ -366,7 +366,7 @@ extension Engine {
     private func setRole(_ input: OperatorInput, by principal: Principal) throws -> JSONObject {
         let record = try store.read { try AgentTable.require($0, try input.text("name")) }
         let name = record.name
-        let role = try checkedRole(input.optionalText("role"))
+        let role = try checkedRole(try input.optionalText("role"))
         try change(
             "agent role set", agent: name.text, by: principal, now: clock.now(),
             detail: ["role": .optional(role), "previous": .optional(record.role)]
@@ -408,12 +408,12 @@ extension Engine {
     /// Sets `label`, `mode` or both of a live session; an empty text takes them away.
     private func changeSession(_ input: OperatorInput, by principal: Principal) throws -> JSONObject {
         let id = try input.text("id")
-        let label = input.optionalText("label")
+        let label = try input.optionalText("label")
         if let label, label.utf8.count > 64 || label.utf8.contains(where: { $0 < 32 }) {
             throw StructuredError(
                 .invalidArguments, "a label is one line of at most 64 bytes", recovery: ["Choose a shorter one."])
         }
-        let modeText = input.optionalText("mode")
+        let modeText = try input.optionalText("mode")
         let mode = try Self.mode(modeText.flatMap { $0.isEmpty ? nil : $0 })
         guard let before = sessions.session(id) else {
             throw StructuredError(
@@ -564,7 +564,10 @@ struct OperatorInput {
         return numbers.map { Int($0) }
     }
 
-    func optionalFlag(_ name: String) -> Bool? { object[name]?.bool }
-    func optionalText(_ name: String) -> String? { object[name]?.string }
-    func optionalInt(_ name: String) -> Int64? { object[name]?.int }
+    func optionalFlag(_ name: String) throws -> Bool? { isAbsent(name) ? nil : try flag(name) }
+    func optionalText(_ name: String) throws -> String? { isAbsent(name) ? nil : try text(name) }
+    func optionalInt(_ name: String) throws -> Int64? { isAbsent(name) ? nil : try int(name) }
+
+    /// What is there and of another type is never taken for what is not there.
+    private func isAbsent(_ name: String) -> Bool { object[name].map(\.isNull) ?? true }
 }

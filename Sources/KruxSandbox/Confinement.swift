@@ -49,6 +49,18 @@ package struct Confinement: Sendable {
     /// systemd leave unused.
     package static let agentUser: UInt32 = 500_777
 
-    /// `agentUser` where this process is root, else nil: then processes run as the gateway's own user.
-    package static let processUser: UInt32? = geteuid() == 0 ? agentUser : nil
+    /// `agentUser` where this process is root and may become it, else nil: then processes run as the gateway's own user. In
+    /// a container without the machine's root that number may mean nobody.
+    package static let processUser: UInt32? = {
+        guard geteuid() == 0 else { return nil }
+        let isMapped = ["uid_map", "gid_map"].allSatisfy { file in
+            // `inside outside count`.
+            let text = (try? String(contentsOfFile: "/proc/self/\(file)", encoding: .utf8)) ?? ""
+            return text.split(separator: "\n").contains { line in
+                let numbers = line.split(separator: " ").compactMap { UInt64($0) }
+                return numbers.count == 3 && numbers[0] <= agentUser && UInt64(agentUser) - numbers[0] < numbers[2]
+            }
+        }
+        return isMapped ? agentUser : nil
+    }()
 }

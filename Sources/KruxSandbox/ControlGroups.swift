@@ -53,21 +53,15 @@ package final class ControlGroups: Sendable {
         /// The folder of the group that this process is in.
         fileprivate func folder() throws(SandboxError) -> String {
             let unified = membership.split(separator: "\n").first { $0.hasPrefix("0::") }?.dropFirst(3)
-            // `id parent device root point options … - type source options`
-            let mount = mounts.split(separator: "\n").lazy.map { $0.split(separator: " ") }.first { fields in
-                guard let dash = fields.firstIndex(of: "-"), dash + 1 < fields.endIndex else { return false }
-                return fields[dash + 1] == "cgroup2" && fields.count > 4
-            }
-            guard let unified, let mount else {
+            guard let unified, let mount = MountPoints(mounts).points.first(where: { $0.type == "cgroup2" }) else {
                 throw SandboxError(.unavailable, "this machine has no cgroup v2", hint: "boot with cgroup v2 alone")
             }
-            let root = mount[3] == "/" ? "" : mount[3]
-            let point = mount[4].replacing("\\040", with: " ")
+            let root = mount.root == "/" ? "" : mount.root
             let path = unified == "/" ? "" : unified
             guard path.isEmpty || path == root || path.hasPrefix(root + "/"), !path.contains("/..") else {
                 throw SandboxError(.unavailable, "this process's cgroup is outside of what is mounted here")
             }
-            return point + String(path.dropFirst(root.count))
+            return mount.path + String(path.dropFirst(root.count))
         }
     }
 

@@ -60,6 +60,10 @@ package struct SandboxError: Error, Sendable, Equatable {
             self.init(
                 .unavailable, "system calls cannot be filtered: \(reason)",
                 hint: "a kernel with CONFIG_SECCOMP_FILTER is needed")
+        case KRUX_STEP_FILES:
+            self.init(
+                .unavailable, "without namespaces nothing keeps it from the gate's own files",
+                hint: "best_effort needs namespaces, or Landlock and another box than full-access")
         case KRUX_STEP_NETWORK: self.init(.unavailable, "the network cannot be set up: \(reason)")
         case KRUX_STEP_PRIVILEGES: self.init(.unavailable, "privileges cannot be dropped: \(reason)")
         default: self.init(.unavailable, "the launcher failed at step \(step): \(reason)")

@@ -24,6 +24,18 @@ import Testing
         }
     }
 
+    /// How far a long call has come is told, and it can be taken back, by the session that made it alone.
+    @Test func longCallsTellAndCanBeTakenBack() async throws {
+        let policy = "name: org\ncapabilities:\n  \"*\": { tier: autonomous }\n"
+        try await RealGateway.with(policies: ["org.yaml": policy]) { gateway, token in
+            let other = try gateway.kruxos.createAgent("other")
+            print(
+                try Peer.run(
+                    "mcp_long_calls.py", [Kruxos.path, gateway.kruxos.home, gateway.agentsURL, token, other]))
+            #expect(gateway.stop() == 0)
+        }
+    }
+
     /// Hundreds of ways out of the box, tried for real: whole, without each layer that holds them, and by each such layer
     /// alone. A root gateway's box, and where the tests are root an ordinary user's as well.
     @Test func nothingGetsOutOfTheBox() async throws {

@@ -107,6 +107,70 @@ import Testing
         }
     }
 
+    /// A machine without namespaces, and a policy that lets them be missing: the gate's files, its control socket and the
+    /// network stay out of reach all the same, also of what has left its session and its parents behind.
+    @Test func bestEffortIsNoWayOut() async throws {
+        try await withTemporaryFolder { folder in
+            let kruxos = Kruxos(home: folder + "/home")
+            let token = try kruxos.createAgent("tester")
+            try write(
+                """
+                name: org
+                capabilities:
+                  "*": { tier: autonomous }
+                  process.run:
+                    tier: autonomous
+                    sandbox: { hosts: [example.com], require: best_effort }
+                    rules:
+                      - { condition: { command: id }, tier: autonomous, sandbox: { files: full-access, require: best_effort } }
+                """, to: kruxos.home + "/policies/org.yaml")
+            let gateway = try RealGateway(
+                kruxos,
+                wrapper: [
+                    "/usr/bin/unshare", "-Ur", "/bin/sh", "-c",
+                    "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"", "sh",
+                ])
+            defer { gateway.stop() }
+            let agent = AgentClient(gateway: gateway, token: token)
+            let port = gateway.agentsURL.split(separator: ":").last ?? ""
+            let script = """
+                import os, socket, sys, time
+                def tries(name, work):
+                    try: print(name, work(), flush=True)
+                    except OSError as error: print(name, "no", flush=True)
+                def all():
+                    tries("tcp", lambda: socket.create_connection(("127.0.0.1", \(port)), 2))
+                    tries("udp", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", 9)))
+                    tries("unix", lambda: socket.socket(socket.AF_UNIX).connect("\(kruxos.home)/kruxos.sock"))
+                    tries("netlink", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0))
+                    tries("keys", lambda: os.listdir("\(kruxos.home)/keys"))
+                    tries("environ", lambda: open(f"/proc/{os.getppid()}/environ").read())
+                all()
+                if os.fork() == 0:
+                    os.setsid()
+                    if os.fork() == 0:
+                        while os.getppid() == os.getsid(0): time.sleep(0.01)
+                        all()
+                        print("parent", open(f"/proc/{os.getppid()}/comm").read().strip(), flush=True)
+                        open("ready", "w").close()
+                        time.sleep(3600)
+                    os._exit(0)
+                while not os.path.exists("ready"): time.sleep(0.01)
+                """
+            let ran = try agent.done("process.run", ["command": "python3", "args": ["-c", .string(script)]])
+            let layers = ran["layers"]?.array?.compactMap(\.string) ?? []
+            #expect(!layers.contains("namespaces") && layers.contains("landlock"), "\(ran)")
+            let lines = ran["stdout"]?.string?.split(separator: "\n").map(String.init) ?? []
+            let refused = ["tcp no", "udp no", "unix no", "netlink no", "keys no", "environ no"]
+            #expect(lines == refused + refused + ["parent kruxos-zygote"], "\(ran)")
+            // What it left behind has ended with it.
+            let found = try Kruxos.execute("/usr/bin/pgrep", ["-f", "sendto.*\(kruxos.home)"])
+            #expect(found.code == 1, "\(found)")
+            let all = try agent.call("process.run", ["command": "id"])
+            #expect(all["error"]?["error_type"] == "ConfinementUnavailable", "\(all)")
+        }
+    }
+
     /// A folder that an agent lays out like a repository is none: its settings could start anything.
     @Test func onlyARepositoryIsOne() async throws {
         let policy = "name: org\ncapabilities:\n  \"*\": { tier: autonomous }\n  process.run: { tier: blocked }\n"

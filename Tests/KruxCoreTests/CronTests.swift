@@ -96,4 +96,42 @@ import Testing
             }
         }
     }
+
+    /// As many as come one after the other.
+    @Test func countsWhatCame() throws {
+        var generator = SystemRandomNumberGenerator()
+        let schedules = ["30 2 * * *", "*/15 * * * *", "0 0 1 * *", "5 */3 * * mon", "* * 29 2 *", "30 1-3 25 10 *"]
+        for schedule in schedules {
+            let cron = try CronSchedule(schedule)
+            for _ in 0..<3 {
+                let start = try Self.time("2026-03-20T00:00:00Z").advanced(
+                    bySeconds: Int64.random(in: 0..<300 * 86_400, using: &generator))
+                let first = try #require(cron.next(after: start, in: Self.berlin))
+                let end = start.advanced(bySeconds: Int64.random(in: 0..<20 * 86_400, using: &generator))
+                var expected = 0
+                var at: Timestamp? = first
+                while let time = at, time <= end {
+                    expected += 1
+                    at = cron.next(after: time, in: Self.berlin)
+                }
+                let counted = cron.count(from: first, through: end, in: Self.berlin, most: 100_000)
+                #expect(counted == expected, "\(schedule) from \(first.rfc3339) through \(end.rfc3339)")
+            }
+        }
+        let start = try Self.time("2026-01-01T00:00:00Z")
+        let far = start.advanced(bySeconds: 400 * 86_400)
+        #expect(try CronSchedule("* * * * *").count(from: start, through: far, in: .utc, most: 10_000) == 10_000)
+    }
+
+    @Test func timesOverflowNowhere() {
+        let ends = [Int64.min, -1, 0, 1, Int64.max]
+        for a in ends {
+            for b in ends {
+                let (first, second) = (Timestamp(microseconds: a), Timestamp(microseconds: b))
+                #expect((first.microseconds - second.microseconds < 0) == (first < second))
+                #expect((first.advanced(bySeconds: b) < first) == (b < 0 && a != Int64.min))
+                #expect(!first.rfc3339.isEmpty)
+            }
+        }
+    }
 }

@@ -94,4 +94,15 @@ import Testing
             return String(String.UnicodeScalarView((0..<next() % 6).map { _ in scalars[Int(next() % 10)] }))
         }
     }
+
+    /// The ends of what numbers are held in.
+    @Test(arguments: [
+        "-9223372036854775808", "9223372036854775807", "-9223372036854775809", "18446744073709551616", "-1e308",
+        "9007199254740993", "-9007199254740992", "1e400", "-0", "-0.0", "1e-400",
+    ])
+    func extremeNumbersEndNothing(_ text: String) throws {
+        guard let value = try? JSONParser.parse("[\(text)]") else { return }
+        if let number = value.array?.first?.int { #expect(number.magnitude <= UInt64(JSONValue.maxInteger)) }
+        #expect(try JSONParser.parse(value.canonicalText) == value)
+    }
 }

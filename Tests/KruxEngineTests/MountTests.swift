@@ -535,4 +535,183 @@ import Testing
             }
         }
     }
+
+    /// Holes, hard links, attributes and folders that are closed to their owner go along.
+    @Test func oddTreesGoToAnotherFileSystemAndBack() async throws {
+        try await with(Self.places[1]) { engine, home, source in
+            try await mount(engine, source)
+            let workspace = "\(home.root)/workspaces/one"
+            try write("pair", to: source + "/tree/one")
+            link(source + "/tree/one", source + "/tree/two")
+            let hole = open(source + "/tree/hole", O_CREAT | O_RDWR, 0o600)
+            #expect(ftruncate(hole, 8 << 30) == 0 && pwrite(hole, "end", 3, 5 << 30) == 3)
+            close(hole)
+            try write("x", to: source + "/tree/closed/deep/file")
+            chmod(source + "/tree/closed/deep/file", 0)
+            chmod(source + "/tree/closed/deep", 0)
+            chmod(source + "/tree/closed", 0o500)
+            chmod(source + "/tree", 0o500)
+            _ = try Kruxos.execute(
+                "/usr/bin/python3",
+                ["-c", "import os,sys; os.setxattr(sys.argv[1], 'user.kept', b'yes')", source + "/tree/one"])
+            _ = try await call(engine, "filesystem.move", ["source": "/mnt/src/tree", "destination": "here"])
+            #expect(access(source + "/tree", F_OK) != 0)
+            #expect(text(workspace + "/here/one") == "pair" && text(workspace + "/here/two") == "pair")
+            var status = stat()
+            stat(workspace + "/here/hole", &status)
+            #expect(status.st_size == 8 << 30 && status.st_blocks < 1 << 16, "\(status.st_blocks)")
+            for (path, mode) in [("", 0o500), ("/closed", 0o500)] {
+                stat(workspace + "/here" + path, &status)
+                #expect(Int(status.st_mode & 0o777) == mode, "\(path)")
+            }
+            _ = try await call(engine, "filesystem.move", ["source": "here", "destination": "/mnt/src/back"])
+            #expect(access(workspace + "/here", F_OK) != 0)
+            let deleted = try await call(engine, "filesystem.delete", ["path": "/mnt/src/back", "recursive": true])
+            _ = try await call(engine, "filesystem.restore", ["trash_id": try #require(deleted["trash_id"])])
+            #expect(text(source + "/back/two") == "pair")
+            _ = try Kruxos.execute("/bin/chmod", ["-R", "u+rwX", source + "/back"])
+            #expect(text(source + "/back/closed/deep/file") == "x")
+        }
+    }
+
+    /// A disk is not filled to its end by what is deleted elsewhere, and nothing is taken that does not fit.
+    @Test(.enabled(if: geteuid() == 0)) func whatDoesNotFitStays() async throws {
+        try await with { engine, home, source in
+            let small = source + "-small"
+            mkdir(small, 0o777)
+            defer { rmdir(small) }
+            guard try Kruxos.execute("/bin/mount", ["-t", "tmpfs", "-o", "size=4m", "tmpfs", small]).code == 0 else {
+                return
+            }
+            defer { _ = try? Kruxos.execute("/bin/umount", [small]) }
+            try await mount(engine, small)
+            for number in 0..<8 {
+                try write(String(repeating: "x", count: 1 << 20), to: "\(home.root)/workspaces/one/tree/\(number)")
+            }
+            let moved = try await kind(engine, "filesystem.move", ["source": "tree", "destination": "/mnt/src/tree"])
+            #expect(moved == .storageFull)
+            #expect(try FileManager.default.contentsOfDirectory(atPath: small).isEmpty)
+            #expect(try FileManager.default.contentsOfDirectory(atPath: "\(home.root)/workspaces/one/tree").count == 8)
+        }
+    }
+
+    /// What a crash left of a copy goes; what it was copied from is whole.
+    @Test func whatACrashLeftHalfCopiedGoes() async throws {
+        try await with(Self.places[1]) { engine, home, source in
+            try await mount(engine, source)
+            let trash = "\(home.root)/workspaces/.trash/one"
+            try write("{}", to: trash + "/tr_0123456789abcdef/info.json")
+            try write("half", to: trash + "/tr_0123456789abcdef/part/deep/file")
+            try write("half", to: source + "/.kruxos-aa.tmp/deep/file")
+            try write("/mnt/src/.kruxos-aa.tmp", to: trash + "/part-1")
+            // What a note names that is no copy of the gate's stays, and so does one that nobody can look at now.
+            try write("/mnt/src/read.me", to: trash + "/part-2")
+            try write("/mnt/away/.kruxos-bb.tmp", to: trash + "/part-3")
+            let workspace = try Workspace(agent: try #require(AgentName("one")), home: home.root)
+            workspace.setMounts([Mount(label: "src", source: source, isReadOnly: false)])
+            try Trash(workspace: workspace).removeIncomplete()
+            #expect(try FileManager.default.contentsOfDirectory(atPath: source) == ["read.me"])
+            #expect(try FileManager.default.contentsOfDirectory(atPath: trash) == ["part-3"])
+        }
+    }
+
+    /// By no way of mounting is a file of the gate's seen, nor what is mounted from elsewhere.
+    @Test(.enabled(if: geteuid() == 0)) func whatIsMountedElsewhereIsNotSeen() async throws {
+        try await with { engine, home, source in
+            for name in ["keys", "outer/inner", "proc", "later"] {
+                try FileManager.default.createDirectory(atPath: source + "/" + name, withIntermediateDirectories: true)
+            }
+            func bind(_ from: String, _ to: String) throws -> Bool {
+                try Kruxos.execute("/bin/mount", ["--bind", from, source + "/" + to]).code == 0
+            }
+            guard try bind("\(home.root)/keys", "keys") else { return }
+            defer { for name in ["keys", "outer/inner", "proc", "later"] { umount2(source + "/" + name, 2) } }
+            #expect(try bind(home.root, "outer/inner"))
+            #expect(try Kruxos.execute("/bin/mount", ["-t", "proc", "proc", source + "/proc"]).code == 0)
+            for name in ["keys", "outer", "outer/inner", "outer/inner/keys", "proc", ""] {
+                await #expect(throws: StructuredError.self, "\(name)") {
+                    try await mount(engine, source + (name.isEmpty ? "" : "/" + name))
+                }
+            }
+            for name in ["keys", "outer/inner", "proc"] { #expect(umount2(source + "/" + name, 0) == 0) }
+            // What comes later is not passed through, and the mount is not shown to processes.
+            try await mount(engine, source)
+            try giveAway(source)
+            #expect(try bind("\(home.root)/keys", "later"))
+            for path in ["later/head", "later"] {
+                let read = try await kind(engine, "filesystem.list", ["path": .string("/mnt/src/" + path)])
+                #expect(read == .outsideWorkspace || read == .notFound, "\(path): \(String(describing: read))")
+            }
+            let shown = try await call(engine, "process.run", ["command": "ls", "args": ["/mnt"]])
+            #expect(shown["exit_code"] != 0)
+            let moved = try await kind(engine, "filesystem.delete", ["path": "/mnt/src/later", "recursive": true])
+            #expect(moved != nil)
+            #expect(access("\(home.root)/keys/head", F_OK) == 0)
+        }
+    }
+
+    /// An agent cannot put another folder in the place of another agent's.
+    @Test func mountsOfTwoAgentsStandApart() async throws {
+        try await with { engine, _, source in
+            try write("x", to: source + "/inner/x")
+            func add(_ agent: String, _ from: String, _ target: String, readOnly: Bool) async throws {
+                _ = try await engine.operate(
+                    .mountAdd,
+                    [
+                        "agent": .string(agent), "source": .string(from), "target": .string(target),
+                        "read_only": .bool(readOnly),
+                    ], by: owner)
+            }
+            try await add("one", source, "/mnt/a", readOnly: false)
+            let below = await #expect(throws: StructuredError.self) {
+                try await add("two", source + "/inner", "/mnt/a", readOnly: true)
+            }
+            #expect(below?.kind == .conflict)
+            // The same for both, and in a read-only one.
+            try await add("two", source, "/mnt/same", readOnly: false)
+            _ = try await engine.operate(.mountRemove, ["agent": "one", "target": "/mnt/a"], by: owner)
+            _ = try await engine.operate(.mountRemove, ["agent": "two", "target": "/mnt/same"], by: owner)
+            try await add("one", source, "/mnt/a", readOnly: true)
+            try await add("two", source + "/inner", "/mnt/a", readOnly: false)
+            _ = try await engine.operate(.mountRemove, ["agent": "one", "target": "/mnt/a"], by: owner)
+            let above = await #expect(throws: StructuredError.self) {
+                try await add("one", source, "/mnt/b", readOnly: false)
+            }
+            #expect(above?.kind == .conflict)
+        }
+    }
+
+    /// A process hides what it plants by taking rights away from its own user; the owner's closed folders stay closed.
+    @Test func whatIsClosedIsLookedInto() async throws {
+        try await with { engine, _, source in
+            try write("x", to: source + "/mine/a/b")
+            try write("owner's", to: source + "/shut/.github/workflows/ci.yml")
+            try giveAway(source)
+            for path in ["/mine/a", "/shut/.github/workflows", "/shut"] { chmod(source + path, 0) }
+            try await mount(engine, source)
+            let script = """
+                cd /mnt/src; mkdir -p p/q/.github/workflows r/.github/workflows s/.github
+                echo x > p/q/.github/workflows/ci.yml; echo x > r/.github/workflows/ci.yml; ln -s /etc s/.github/workflows
+                chmod 000 p/q/.github/workflows p/q/.github p/q p; chmod 400 r/.github; chmod 600 r; chmod 100 s
+                chmod 755 shut shut/.github/workflows; echo evil > shut/.github/workflows/ci.yml; chmod 500 shut/.github/workflows
+                chmod 000 shut; chmod 000 /workspace/one
+                """
+            let ended = try await call(engine, "process.run", ["command": .string(script), "shell": true])
+            #expect(ended["put_back"]?.array?.count == 4, "\(ended)")
+            _ = try Kruxos.execute("/bin/chmod", ["u+rwx", source + "/shut", source + "/shut/.github/workflows"])
+            #expect(text(source + "/shut/.github/workflows/ci.yml") == "owner's")
+            var status = stat()
+            stat(source + "/mine/a", &status)
+            #expect(status.st_mode & 0o777 == 0)
+            for path in ["/p", "/r", "/s"] {
+                _ = try Kruxos.execute("/bin/chmod", ["-R", "u+rwX", source + path])
+            }
+            for path in ["/p/q/.github/workflows", "/r/.github/workflows", "/s/.github/workflows"] {
+                var link = stat()
+                #expect(lstat(source + path, &link) != 0, "\(path)")
+            }
+            #expect(text(source + "/mine/a/b") != nil || geteuid() != 0)
+            #expect(try await call(engine, "process.run", ["command": "true"])["exit_code"] == 0)
+        }
+    }
 }

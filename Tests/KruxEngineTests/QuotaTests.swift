@@ -1,6 +1,7 @@
 import Foundation
 import KruxCore
 import KruxEngine
+import KruxStore
 import KruxTestSupport
 import Logging
 import Testing
@@ -88,6 +89,85 @@ import Testing
                 _ = try await engine.operate(.trashKeep, ["days": 0], by: .supervisor("owner"))
             }
             #expect(try await engine.operate(.trashKeep, ["days": 7], by: .supervisor("owner"))["days"] == 7)
+        }
+    }
+
+    /// What is there and of another type is not taken for what is not there.
+    @Test func parametersOfAnotherTypeAreRefused() async throws {
+        try await with { engine, _ in
+            let set: JSONObject = ["name": "one", "bytes": 100, "files": 4]
+            _ = try await engine.operate(.agentQuota, set, by: .supervisor("owner"))
+            let wrong: [(Engine.OperatorCommand, JSONObject)] = [
+                (.agentQuota, ["name": "one", "bytes": "6000"]), (.agentQuota, ["name": "one", "files": [1]]),
+                (.agentQuota, ["name": "one", "bytes": .double(1.5)]), (.agentQuota, ["name": "one", "bytes": true]),
+                (.agentQuota, ["name": 7]), (.trashEmpty, ["agent": true]), (.trashEmpty, ["agent": ["one"]]),
+                (.trashEmpty, ["older_than_seconds": "7d"]), (.retentionSet, ["days": "x", "seconds": "x"]),
+                (.mountAdd, ["agent": "one", "source": 1, "target": "/mnt/a", "read_only": false]),
+                (.mountAdd, ["agent": "one", "source": "/srv", "target": "/mnt/a", "read_only": "yes"]),
+                (.mountAdd, ["agent": "one", "source": "/usr\u{0}/share", "target": "/mnt/a", "read_only": true]),
+                (.vaultInit, ["passphrase": 1]), (.vaultAdd, ["name": "x", "plain_http": "no"]),
+                (.agentMode, ["name": "one", "mode": 1]), (.trashKeep, ["days": "30"]),
+            ]
+            for (command, parameters) in wrong {
+                await #expect(throws: (any Error).self, "\(command) \(parameters)") {
+                    try await engine.operate(command, parameters, by: .supervisor("owner"))
+                }
+            }
+            #expect(
+                try await call(
+                    engine, "filesystem.write", ["path": "a", "content": .string(String(repeating: "x", count: 101))])
+                    == .storageFull)
+            // An age beyond every time is no age in the future.
+            _ = try await call(engine, "filesystem.write", ["path": "b", "content": "x"])
+            _ = try await call(engine, "filesystem.delete", ["path": "b"])
+            for seconds in [JSONValue.maxInteger, 9_000_000_000_000] {
+                let emptied = try await engine.operate(
+                    .trashEmpty, ["older_than_seconds": .int(seconds)], by: .supervisor("owner"))
+                #expect(emptied["removed"] == 0)
+            }
+        }
+    }
+
+    /// A clock that is far off for once makes nothing old; one that goes on does, in its time.
+    @Test func aWrongClockEmptiesNoTrash() async throws {
+        try await withTemporaryFolder { folder in
+            let home = Home(root: folder + "/home")
+            try write("name: org\ncapabilities:\n  \"*\": { tier: autonomous }\n", to: "\(home.policies)/org.yaml")
+            let real = Engine.systemClock
+            func open(daysAhead: Int64) throws -> Engine {
+                let clock = WallClock(
+                    now: { real.now().advanced(bySeconds: daysAhead * 86_400) }, monotonic: real.monotonic,
+                    boot: real.boot)
+                return try Engine(home: home, clock: clock, log: Logger(label: "test"))
+            }
+            /// What retention does at a start.
+            func start(daysAhead: Int64, _ work: (Engine) async throws -> Void = { _ in }) async throws {
+                let engine = try open(daysAhead: daysAhead)
+                try await work(engine)
+                let time = {
+                    try ReadOnlyStore(path: home.database).read { tx in
+                        try tx.first("SELECT value FROM meta WHERE key = 'retention_time'") { $0.text(0) }
+                    }
+                }
+                let before = try time()
+                let retention = Task { await engine.runRetention() }
+                for _ in 0..<600 where try time() == before { try await Task.sleep(for: .milliseconds(10)) }
+                retention.cancel()
+                await retention.value
+                try engine.close()
+            }
+            try await start(daysAhead: 0) { engine in
+                _ = try await engine.operate(
+                    .agentCreate, ["name": "one", "purpose": "tests"], by: .supervisor("owner"))
+                _ = try await call(engine, "filesystem.write", ["path": "a", "content": "x"])
+                #expect(try await call(engine, "filesystem.delete", ["path": "a"]) == nil)
+            }
+            for days: Int64 in [400, 400, 0, -3, 29] {
+                try await start(daysAhead: days)
+                #expect(Engine.trash(of: home, agent: "one").count == 1, "\(days)")
+            }
+            for days: Int64 in 30...60 { try await start(daysAhead: days) }
+            #expect(Engine.trash(of: home, agent: "one").isEmpty)
         }
     }
 }

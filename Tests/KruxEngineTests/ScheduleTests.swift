@@ -203,4 +203,57 @@ import Testing
             try engine.close()
         }
     }
+
+    /// Rows that no call wrote end by themselves, with a row of the record, and keep nobody else's from being made.
+    @Test func aRowThatWasTamperedWithStopsNobody() async throws {
+        try await withTemporaryFolder { folder in
+            let home = Home(root: folder + "/home")
+            try write("name: org\ncapabilities:\n  \"*\": { tier: autonomous }\n", to: "\(home.policies)/org.yaml")
+            let clock = Clock()
+            /// It is the writer as long as it is there.
+            func plan() async throws -> [String] {
+                let first = try open(home, clock)
+                _ = try await first.operate(
+                    .agentCreate, ["name": "one", "purpose": "tests"], by: .supervisor("owner"))
+                var ids: [String] = []
+                for _ in 0..<7 {
+                    let made = try await call(
+                        first, "scheduler.cron_create",
+                        ["schedule": "0 0 1 1 *", "capability": "system.time"])
+                    ids.append(try #require(made["job_id"]?.string))
+                }
+                try first.close()
+                return ids
+            }
+            let ids = try await plan()
+            let changes = [
+                "next_run = -9223372036854775808", "next_run = 1, arguments = 'no JSON'",
+                "next_run = 1, cron = '61 * * * *'",
+                "next_run = 1, runs = 9223372036854775807, missed = 9223372036854775807",
+                "next_run = 1, capability = 'no.such', zone = 'Nowhere/At_All'",
+                "next_run = 1, created_at = -9223372036854775808",
+            ]
+            for (id, change) in zip(ids, changes) {
+                let done = try Kruxos.execute(
+                    "/usr/bin/sqlite3", [home.database, "UPDATE schedules SET \(change) WHERE id = '\(id)'"])
+                #expect(done.code == 0, "\(done.errors)")
+            }
+            _ = try Kruxos.execute(
+                "/usr/bin/sqlite3",
+                [home.database, "UPDATE schedules SET cron = NULL, next_run = 1 WHERE id = '\(ids[6])'"])
+            let second = try open(home, clock)
+            try await running(second) {
+                try await waitUntil {
+                    try !rows(home, "scheduler.delay").isEmpty
+                        && rows(home, "scheduler.cron_create").count >= 6
+                }
+                let listed = try await call(second, "scheduler.cron_list", [:])
+                #expect(
+                    listed["schedules"]?.array?.isEmpty == false || listed["jobs"]?.array?.isEmpty == false, "\(listed)"
+                )
+            }
+            let told = try rows(home, "scheduler.cron_create").map(\.canonicalText).joined()
+            #expect(told.contains("its arguments are no JSON") && told.contains("its five fields are no schedule"))
+        }
+    }
 }

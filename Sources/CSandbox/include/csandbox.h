@@ -34,6 +34,7 @@ enum krux_step {
     KRUX_STEP_EXEC,
     KRUX_STEP_SECCOMP,
     KRUX_STEP_NETWORK,
+    KRUX_STEP_FILES, /* nothing that is left would keep it from the gate's own files */
 };
 
 /* What holds a process, each by itself. no_new_privs and an empty session keyring always do. */
@@ -129,6 +130,10 @@ int krux_pipe(int ends[2]);
 
 /* memmem(3): where `part` first is in `text`; null where it is not. */
 const void *krux_memmem(const void *text, size_t size, const void *part, size_t length);
+
+/* Gives `to` the extended attributes of `from` that a user may set, access lists among them, as far as its file system
+ * keeps them. Returns how many it does not keep, or a negative errno. */
+int krux_copy_attributes(int from, int to);
 
 /* Whether a descriptor is on a file system that holds files, unlike proc, sysfs and their kind. 1, 0 or a negative
  * errno. */

@@ -52,7 +52,7 @@ package enum HeldMailTable {
         return HeldMail(id: id, agent: agent, account: account, approval: approval, arguments: message, sendAt: sendAt)
     }
 
-    /// Held ones whose time has come.
+    /// Held ones whose time has come. One whose content cannot be read fits no schema, and fails when it is sent.
     package static func due(_ tx: any ReadTx, at now: Timestamp) throws -> [HeldMail] {
         try tx.rows(
             "SELECT id, agent, account, message, send_at, approval FROM held_mail WHERE state = 'held' AND send_at <= ? ORDER BY send_at, number LIMIT 100",
@@ -60,7 +60,8 @@ package enum HeldMailTable {
         ) {
             HeldMail(
                 id: $0.text(0), agent: $0.text(1), account: $0.text(2), approval: $0.optionalText(5),
-                arguments: try JSONParser.parse($0.text(3)).object ?? [:], sendAt: Timestamp(microseconds: $0.int(4)))
+                arguments: (try? JSONParser.parse($0.text(3)))?.object ?? [:],
+                sendAt: Timestamp(microseconds: $0.int(4)))
         }
     }
 

@@ -5,6 +5,8 @@ package import KruxStore
 package struct Schedule: CapabilityOutput {
     package let id: String, agent: String, capability: String
     package let arguments: JSONObject
+    /// Why its row cannot be carried out; nil for one as it was written.
+    package let problem: String?
     /// Five fields; nil for one call.
     package let cron: String?
     package let zone: String?
@@ -61,9 +63,10 @@ package enum ScheduleTable {
         "id, agent, capability, arguments, cron, zone, catch_up, created_at, next_run, last_run, runs, missed"
 
     private static func schedule(_ row: SQLRow) throws -> Schedule {
-        Schedule(
-            id: row.text(0), agent: row.text(1), capability: row.text(2),
-            arguments: try JSONParser.parse(row.text(3)).object ?? [:], cron: row.optionalText(4),
+        let arguments = (try? JSONParser.parse(row.text(3)))?.object
+        return Schedule(
+            id: row.text(0), agent: row.text(1), capability: row.text(2), arguments: arguments ?? [:],
+            problem: arguments == nil ? "its arguments are no JSON" : nil, cron: row.optionalText(4),
             zone: row.optionalText(5), catchesUp: row.int(6) != 0, createdAt: Timestamp(microseconds: row.int(7)),
             nextRun: row.optionalInt(8).map(Timestamp.init(microseconds:)),
             lastRun: row.optionalInt(9).map(Timestamp.init(microseconds:)), runs: row.int(10), missed: row.int(11))
@@ -136,7 +139,8 @@ package enum ScheduleTable {
                 .int(catchesUp ? 1 : 0), .int(now.microseconds), .int(nextRun.microseconds),
             ])
         return Schedule(
-            id: id, agent: context.agent.text, capability: capability, arguments: arguments, cron: cron, zone: zone,
+            id: id, agent: context.agent.text, capability: capability, arguments: arguments, problem: nil, cron: cron,
+            zone: zone,
             catchesUp: catchesUp, createdAt: now, nextRun: nextRun, lastRun: nil, runs: 0, missed: 0)
     }
 
@@ -148,7 +152,7 @@ package enum ScheduleTable {
     /// It runs now, or was missed; and comes again at `next`.
     package static func advance(_ tx: WriteTx, _ id: String, ran: Timestamp?, missed: Int64, next: Timestamp?) throws {
         try tx.execute(
-            "UPDATE schedules SET next_run = ?, last_run = coalesce(?, last_run), runs = runs + ?, missed = missed + ? WHERE id = ?",
+            "UPDATE schedules SET next_run = ?, last_run = coalesce(?, last_run), runs = min(runs, 1000000000) + ?, missed = min(missed, 1000000000) + ? WHERE id = ?",
             [
                 .optional(next?.microseconds), .optional(ran?.microseconds), .int(ran == nil ? 0 : 1), .int(missed),
                 .text(id),

@@ -41,6 +41,8 @@ capabilities:
     rules:
       - { conditions: [{ host: other.example }], tier: blocked, reason: "Not this host" }
       - { conditions: [{ host: ask.example }], tier: approval_required }
+      - { conditions: [{ url_prefix: "http://site.example/get-only" }, { method: POST }], tier: blocked }
+      - { conditions: [{ url_prefix: "http://site.example/post-only" }, { method: GET }], tier: blocked }
       - { conditions: [{ host: [private.example, narrow.example] }], tier: autonomous, sandbox: { addresses: [10.0.0.0/8] } }
     tier: autonomous
   process.run:
@@ -256,7 +258,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             query["begin"], query["end"] = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", headers["range"]).groups())
         if self.server.trap:
             self.send("TRAP")
-        elif url.path == "/echo":
+        elif url.path in ("/echo", "/get-only", "/post-only"):
             self.send(json.dumps(seen | {"body": body.decode("latin-1")}), headers=[("Content-Type", "application/json")])
         elif url.path in raw_pages:
             self.close_connection = True
@@ -555,6 +557,10 @@ def redirects():
         ("eleven are not", "http://site.example/chain?left=11", {"status": 302, "stopped": True, "redirects": 10}, {}),
         ("a loop", "http://site.example/loop", {"status": 302, "stopped": True, "redirects": 10}, {})]:
         trial("redirect: " + name, gives, url, expected, **arguments)
+    # A POST that 303 made a GET is decided as one from there on, also two steps further.
+    for place, expected in [("get-only", {"status": 200, "stopped": False, "redirects": 2}), ("post-only", {"status": 302, "stopped": True, "redirects": 1})]:
+        trial(f"redirect: a chain of a POST that became a GET, to {place}", gives,
+              moved_to(moved_to(f"http://site.example/{place}"), 303), expected, method="POST", body="x")
     for code, method, body in [(301, "GET", ""), (302, "GET", ""), (303, "GET", ""), (307, "POST", "kept"), (308, "POST", "kept")]:
         trial(f"redirect: {code} of a POST is a {method}", echoes, {"method": method, "body": body}, url=moved_to("/echo", code), method="POST", body="kept")
     for target in ["http://www.sub.example/echo", "https://site.example/echo", f"http://site.example:{tcp_port}/echo", "//four.example/echo"]:
