@@ -27,13 +27,32 @@ struct AgentClient {
         return data
     }
 
+    /// Puts another organisation's policy in force, which decides a capability so.
+    func setPolicy(_ text: String, _ capability: String, is tier: String) async throws {
+        let kruxos = gateway.kruxos
+        let file = kruxos.home + "/policies/org.yaml"
+        try write(text, to: file + ".new")
+        guard rename(file + ".new", file) == 0 else { throw TestFailure("no policy could be written") }
+        for _ in 0..<300 {
+            let told = try kruxos.run(
+                "config", "check-policy", "--agent", "tester", "--capability", capability, "--json")
+            if told.output.contains("\"tier\": \"\(tier)\"") { return }
+            try await Task.sleep(for: .milliseconds(50))
+        }
+        throw TestFailure("\(capability) never became \(tier): \(try kruxos.run("status").output)")
+    }
+
     /// A vault with secrets, unlocked.
-    func addSecrets(_ secrets: [(name: String, value: String, options: [String])], in folder: String) throws {
+    func addSecrets(
+        _ secrets: [(name: String, value: String, options: [String])], in folder: String, isNew: Bool = true
+    ) throws {
         let passphrase = folder + "/passphrase"
         try write("correct horse battery\n", to: passphrase)
         let home = ["--home", gateway.kruxos.home]
-        let made = try Kruxos.execute(Kruxos.path, ["vault", "init", "--passphrase-file", passphrase] + home)
-        guard made.code == 0 else { throw TestFailure(made.errors) }
+        if isNew {
+            let made = try Kruxos.execute(Kruxos.path, ["vault", "init", "--passphrase-file", passphrase] + home)
+            guard made.code == 0 else { throw TestFailure(made.errors) }
+        }
         for (name, value, options) in secrets {
             let added = try Kruxos.execute(Kruxos.path, ["vault", "add", name] + options + home, input: value)
             guard added.code == 0 else { throw TestFailure(added.errors) }

@@ -64,7 +64,7 @@ import Testing
             let peer = try PeerProcess("mail_injector.py", [])
             defer { peer.stop() }
             let ports = peer.firstLine.split(separator: " ")
-            try #require(ports.count == 2)
+            try #require(ports.count == 4)
             let policy = "name: org\ncapabilities:\n  \"*\": { tier: autonomous }\n"
             try await RealGateway.with(policies: ["org.yaml": policy]) { gateway, token in
                 let account =
@@ -87,6 +87,29 @@ import Testing
                         "email.send", ["to": ["c@d.example"], "subject": "x", "body": "x"])
                     #expect(sent["error"]?["error_type"] == "IOFailure", "\(sent.canonicalText)")
                 }
+                // One that never ends what it says fills no memory.
+                try agent.addSecrets(
+                    [
+                        (
+                            "endless", account.replacing(ports[0], with: ports[2]).replacing(ports[1], with: ports[3]),
+                            [
+                                "--capability", "email.*", "--host", "localhost:\(ports[2])", "--host",
+                                "localhost:\(ports[3])",
+                            ]
+                        )
+                    ], in: folder, isNew: false)
+                for _ in 0..<4 {
+                    let list = try agent.call("email.list", ["account": "endless"])
+                    #expect(list["status"] == "failed", "\(list.canonicalText)")
+                    let sent = try agent.call(
+                        "email.send", ["account": "endless", "to": ["c@d.example"], "subject": "x", "body": "x"])
+                    #expect(sent["status"] == "failed", "\(sent.canonicalText)")
+                }
+                let status = try String(
+                    contentsOfFile: "/proc/\(gateway.process.processIdentifier)/status", encoding: .utf8)
+                let peak = status.split(separator: "\n").first { $0.hasPrefix("VmHWM") }?.split(separator: " ")
+                let kibibytes = try #require(peak.flatMap { $0.count > 1 ? Int($0[1]) : nil })
+                #expect(kibibytes < 400 << 10, "\(status)")
             }
         }
     }
@@ -157,6 +180,18 @@ import Testing
             let late = try agent.call("email.delete", ["message_id": kept["message_id"] ?? .null])
             #expect(late["error"]?["error_type"] == "Conflict")
             #expect(try !messages(agent).contains { $0["subject"] == "Taken back" })
+            // What policy comes to ask a person about meanwhile is not sent unasked.
+            _ = try agent.done(
+                "email.send",
+                ["to": ["bob@mail.example"], "subject": "Unasked", "body": "x", "undo_for": 3])
+            let asking =
+                "name: org\ncapabilities:\n  \"*\": { tier: autonomous }\n  email.send: { tier: approval_required }\n"
+            try await agent.setPolicy(asking, "email.send", is: "approval_required")
+            try await waitUntil {
+                try agent.gateway.kruxos.run("audit", "query", "--capability", "email.send", "--format", "jsonl").output
+                    .contains("it needs approval since it was held")
+            }
+            #expect(try !messages(agent).contains { $0["subject"] == "Unasked" })
             // Into the bin, and then for good.
             let newest = try messages(agent)[0]
             let binned = try agent.done("email.delete", ["message_id": newest["message_id"] ?? .null])

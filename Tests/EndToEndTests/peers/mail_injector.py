@@ -1,5 +1,5 @@
-"""Two servers of mail in the clear that never encrypt: each answers STARTTLS with consent and, in the same burst or in the
-next, with forged answers to what a client would ask afterwards. Prints their ports: IMAP, SMTP.
+"""Servers of mail in the clear that never encrypt. Two of them answer STARTTLS with consent and, in the same burst or in the
+next, with forged answers to what a client would ask afterwards; two never end what they say. Prints their ports: IMAP, SMTP, and both again of those that never end.
 
 Whoever believes a byte of that shows a forged message, or takes a message for sent. What is received is printed to
 standard error.
@@ -42,6 +42,18 @@ def smtp(connection, waits):
         pass
 
 
+def endless(first):
+    """Says `first` and goes on without a line's end, or with lines of one answer, for as long as somebody listens."""
+    def speak(connection, waits):
+        try:
+            connection.sendall(first)
+            while True:
+                connection.sendall(b"x" * 65536 if waits else first * 8192)
+        except OSError:
+            pass
+    return speak
+
+
 def receive(connection):
     try:
         data = connection.recv(4096)
@@ -66,5 +78,5 @@ def serve(speak):
     return server.getsockname()[1]
 
 
-print(serve(imap), serve(smtp), flush=True)
+print(serve(imap), serve(smtp), serve(endless(b"* OK ")), serve(endless(b"220-x\r\n")), flush=True)
 threading.Event().wait()
