@@ -584,9 +584,11 @@ int krux_confine_and_exec(const struct krux_launch *launch, uint32_t *failed, ui
     if (error < 0) return error;
     reset_signals();
     /* Layers may be missing, where the policy says so, but not what they are there for: the gate's own files and its
-     * socket out of reach, and the network closed. One who leaves layers out by hand looks at the others. */
+     * socket out of reach, and the network closed. Landlock alone leaves modes and times of files to whoever owns them, so
+     * without a private root it takes another user as well. One who leaves layers out by hand looks at the others. */
     int has_network = launch->omit || launch->files == KRUX_FULL_ACCESS || (*held & KRUX_LAYER_NETWORK);
-    if (!launch->omit && !launch->root && (launch->files == KRUX_FULL_ACCESS || !(*held & KRUX_LAYER_LANDLOCK))) {
+    uint32_t both = KRUX_LAYER_LANDLOCK | KRUX_LAYER_USER;
+    if (!launch->omit && !launch->root && (launch->files == KRUX_FULL_ACCESS || (*held & both) != both)) {
         *failed = KRUX_STEP_FILES;
         return -EPERM;
     }

@@ -201,14 +201,16 @@ static void serve_proxy(const struct krux_launch *launch, int listener, int sign
     }
 }
 
+static int list_children(void) { return open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC); }
+
 /* Ends what this process is the reaper of, and what that leaves to it, until nothing is left. */
 static void end_descendants(void) {
     char text[8192];
     for (;;) {
-        int fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
+        int fd = list_children();
         ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
         if (fd >= 0) close(fd);
-        if (size <= 0) return;
+        if (size < 0) size = 0;
         text[size] = 0;
         /* A number that is cut at the end is no child's, or is read whole the next time. */
         char *end = size == (ssize_t)sizeof text - 1 ? strrchr(text, ' ') : NULL;
@@ -223,10 +225,15 @@ static void end_descendants(void) {
 static volatile pid_t program;
 /* To the program and what it has kept in its session. */
 static void forward_signal(int number) { kill(-program, number); }
+/* Where there is no namespace that ends with this process: it ends everything itself. */
+static void end_program(int number) {
+    (void)number;
+    if (program > 0) kill(program, SIGKILL);
+}
 
 /* Process 1 of the new namespace: builds the root, starts the program, reaps, reports. Never returns. */
 static void init_process(struct krux_launch *launch, uid_t uid, gid_t gid, int go, uint32_t layers) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_PDEATHSIG, layers & KRUX_LAYER_NAMESPACES ? SIGKILL : KRUX_SIGNAL_END);
     signal(SIGCHLD, SIG_DFL);
     int step = KRUX_STEP_IDENTITY;
     int error = 0;
@@ -258,6 +265,12 @@ static void init_process(struct krux_launch *launch, uid_t uid, gid_t gid, int g
         signals = signalfd(-1, &children, SFD_CLOEXEC);
         error = listener < 0 ? listener : signals < 0 ? -errno : 0;
     }
+    if (error == 0 && !launch->root) {
+        step = KRUX_STEP_FILES;
+        int children = list_children();
+        if (children < 0) error = -errno;
+        else close(children);
+    }
     int ends[2];
     if (error == 0 && pipe2(ends, O_CLOEXEC) < 0) error = -errno;
     pid_t child = error == 0 ? fork() : -1;
@@ -283,6 +296,8 @@ static void init_process(struct krux_launch *launch, uid_t uid, gid_t gid, int g
     const int forwarded[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
     for (size_t index = 0; index < sizeof forwarded / sizeof *forwarded; index++)
         sigaction(forwarded[index], &forward, NULL);
+    struct sigaction end = {.sa_handler = end_program};
+    sigaction(KRUX_SIGNAL_END, &end, NULL);
     prctl(PR_SET_DUMPABLE, 0);
     close(ends[1]);
     close(launch->stdout_fd);

@@ -33,7 +33,7 @@ package final class ProtectedFiles: Sendable {
         var nameless: [(parent: Workspace.Path, name: [CChar])] = []
         var kept = 0
         /// What was closed to its own owner, and is open until it is closed again, with the mode it had.
-        var opened: [(path: Workspace.Path, mode: mode_t)] = []
+        var opened: [Workspace.Opened] = []
     }
 
     private struct Held {
@@ -116,10 +116,10 @@ package final class ProtectedFiles: Sendable {
             for _ in 0..<4 where !(look.failures.isEmpty && look.nameless.isEmpty) {
                 for failed in look.failures {
                     let why = "cannot be looked into: \(failed.error.description)"
-                    told.append(setAside(failed.path.reachable, why, at: time))
+                    told.append(setAside(failed.path.reachable, why, at: time, &opened))
                 }
                 for hidden in look.nameless {
-                    told.append(setAside(hidden.name, in: hidden.parent, at: time))
+                    told.append(setAside(hidden.name, in: hidden.parent, at: time, &opened))
                 }
                 look = self.look(held.names, held.roots)
                 opened += look.opened
@@ -281,8 +281,11 @@ package final class ProtectedFiles: Sendable {
 
     // MARK: Putting back
 
-    private func setAside(_ path: Workspace.Path, _ why: String, at time: Timestamp) -> String {
+    private func setAside(
+        _ path: Workspace.Path, _ why: String, at time: Timestamp, _ opened: inout [Workspace.Opened]
+    ) -> String {
         do throws(StructuredError) {
+            try workspace.openAbove(path, &opened)
             guard !path.isRoot else { return "\(path.absolute) \(why)" }
             let id = try Trash(workspace: workspace).take(path, at: time)
             return "\(path.absolute) \(why); the trash holds it as \(id)"
@@ -291,8 +294,12 @@ package final class ProtectedFiles: Sendable {
         }
     }
 
-    private func setAside(_ name: [CChar], in parent: Workspace.Path, at time: Timestamp) -> String {
+    private func setAside(
+        _ name: [CChar], in parent: Workspace.Path, at time: Timestamp, _ opened: inout [Workspace.Opened]
+    ) -> String {
         do throws(StructuredError) {
+            // As something in it, whatever that is called.
+            try workspace.openAbove(Workspace.Path(parent.root, parent.components + ["x"]), &opened)
             let id = try Trash(workspace: workspace).take(name, in: parent, at: time)
             return
                 "a folder in \(parent.absolute) whose name is no text held what is protected; the trash holds it as \(id)"
@@ -303,16 +310,12 @@ package final class ProtectedFiles: Sendable {
 
     private func putBack(
         _ path: Workspace.Path, _ before: [Item], _ after: [Item], at time: Timestamp,
-        _ opened: inout [(path: Workspace.Path, mode: mode_t)]
+        _ opened: inout [Workspace.Opened]
     ) -> String {
         var text = "\(path.absolute) \(before.isEmpty ? "was made" : after.isEmpty ? "was taken away" : "was changed")"
         let trash = Trash(workspace: workspace)
         do throws(StructuredError) {
-            for count in 1..<max(1, path.components.count) {
-                let above = Workspace.Path(path.root, Array(path.components.prefix(count)))
-                guard let status = try workspace.status(above), status.st_mode & S_IFMT == S_IFDIR else { break }
-                try workspace.open(Workspace.Entry(path: above, status: status), 0o700, &opened)
-            }
+            try workspace.openAbove(path, &opened)
             if try workspace.isThere(path) { text += "; the trash holds it as \(try trash.take(path, at: time))" }
             if before.isEmpty { return text }
             // What stands where folders above it were goes aside first.
@@ -388,28 +391,42 @@ extension Workspace {
         }
     }
 
+    /// What its owner may pass for now, as it was before.
+    struct Opened {
+        let path: Path
+        let status: stat
+    }
+
     /// Gives the owner, whom the gateway is, these rights to something of theirs.
-    func open(
-        _ entry: Entry, _ rights: mode_t, _ opened: inout [(path: Path, mode: mode_t)]
-    ) throws(StructuredError) {
+    func open(_ entry: Entry, _ rights: mode_t, _ opened: inout [Opened]) throws(StructuredError) {
         let mode = mode_t(entry.status.st_mode & 0o7777)
-        guard mode & rights != rights, geteuid() != 0, entry.status.st_uid == geteuid() else { return }
-        try setRights(entry.path, mode | rights)
-        opened.append((entry.path, mode))
+        guard mode & rights != rights, geteuid() != 0, entry.status.st_uid == geteuid(), !entry.path.isRoot else {
+            return
+        }
+        let result = try setMode(entry.path, mode | rights, of: entry.status)
+        guard result == 0 else { throw FileFailure.error(result, entry.path.absolute) }
+        opened.append(Opened(path: entry.path, status: entry.status))
     }
 
-    /// Takes the rights away again, what is further down first; what has been moved meanwhile needs it no more.
-    func shut(_ opened: [(path: Path, mode: mode_t)]) {
-        for (path, mode) in opened.reversed() { try? setRights(path, mode) }
+    /// Lets the owner change what lies below, from the root on.
+    func openAbove(_ path: Path, _ opened: inout [Opened]) throws(StructuredError) {
+        for count in 1..<max(1, path.components.count) {
+            let above = Path(path.root, Array(path.components.prefix(count)))
+            guard let status = try status(above), status.st_mode & S_IFMT == S_IFDIR else { return }
+            try open(Entry(path: above, status: status), 0o700, &opened)
+        }
     }
 
-    private func setRights(_ path: Path, _ mode: mode_t) throws(StructuredError) {
+    /// Takes the rights away again, what is further down first; what has been moved meanwhile, or is another, stays as it is.
+    func shut(_ opened: [Opened]) {
+        for one in opened.reversed() { _ = try? setMode(one.path, mode_t(one.status.st_mode & 0o7777), of: one.status) }
+    }
+
+    /// - Returns: 0 or an errno.
+    private func setMode(_ path: Path, _ mode: mode_t, of known: stat) throws(StructuredError) -> Int32 {
         let parent = try openParent(path)
         defer { close(parent) }
-        var status = stat()
-        guard fstatat(parent, path.name, &status, AT_SYMLINK_NOFOLLOW) == 0, status.st_mode & S_IFMT != S_IFLNK,
-            fchmodat(parent, path.name, mode, 0) == 0
-        else { throw FileFailure.error(errno, path.absolute) }
+        return Self.setMode(Array(path.name.utf8CString), in: parent, mode, of: known)
     }
 
     /// Folders directly in `folder` whose name is no text and in which, at any depth, one of these names occurs.

@@ -107,9 +107,7 @@ package struct Trash {
                 guard folder >= 0 else { continue }
                 defer { close(folder) }
                 guard faccessat(folder, "entry", F_OK, AT_SYMLINK_NOFOLLOW) != 0 else { continue }
-                TreeTransfer.remove("part", in: folder)
-                unlinkat(folder, "info.json", 0)
-                unlinkat(workspace.trash, name, AT_REMOVEDIR)
+                _ = try remove(text)
             } else if text.hasPrefix("part-") {
                 let file = openat(workspace.trash, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
                 guard file >= 0 else { continue }
@@ -122,12 +120,22 @@ package struct Trash {
                 if place.name.hasPrefix(".kruxos-"), place.name.hasSuffix(".tmp"),
                     let parent = try? workspace.openParent(place)
                 {
-                    TreeTransfer.remove(place.name, in: parent)
-                    close(parent)
+                    defer { close(parent) }
+                    guard TreeTransfer.remove(place.name, in: parent) else { continue }
                 }
                 unlinkat(workspace.trash, name, 0)
             }
         }
+    }
+
+    /// Removes something for good, what tells of it last.
+    /// - Returns: whether it is gone.
+    package func remove(_ id: String) throws(StructuredError) -> Bool {
+        let folder = try openEntry(id)
+        defer { close(folder) }
+        for name in ["entry", "part"] { guard TreeTransfer.remove(name, in: folder) else { return false } }
+        unlinkat(folder, "info.json", 0)
+        return unlinkat(workspace.trash, id, AT_REMOVEDIR) == 0
     }
 
     /// Where a trashed thing came from.

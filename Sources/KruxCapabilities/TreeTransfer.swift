@@ -1,12 +1,13 @@
 import CSandbox
 import Foundation
+import Glibc
 import KruxCore
 import KruxCrypto
 
 /// Takes a file or folder to another file system, where no rename leads: all of it is copied and given its name, then what
 /// was copied is removed. What came about or changed meanwhile stays where it is; a crash leaves the one, the other, or both
 /// whole.
-struct TreeTransfer {
+package struct TreeTransfer {
     /// Room that a copy leaves on its disk: the gate writes its record there.
     private static let reserve: Int64 = 256 << 20
     /// glibc gives them to `_GNU_SOURCE` only.
@@ -84,15 +85,17 @@ struct TreeTransfer {
         let mode = try openUp(name, parent, 0o400, place)
         let source = openat(parent, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
         guard source >= 0 else { throw FileFailure.error(errno, place) }
-        defer { close(source) }
+        defer { Glibc.close(source) }
         // Before it is read: what is written to it from now on is seen by its time.
         var status = stat()
         guard fstat(source, &status) == 0 else { throw FileFailure.error(errno, place) }
         guard status.st_mode & S_IFMT == S_IFREG else { throw FileFailure.error(ELOOP, place) }
+        var isClosed = false
+        defer { if !isClosed { Self.close(name, parent, mode, &status) } }
         try requireRoom(Int64(status.st_blocks) * 512, on: destination, place)
         let file = openat(destination, newName, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
         guard file >= 0 else { throw FileFailure.error(errno, place) }
-        defer { close(file) }
+        defer { Glibc.close(file) }
         // A hole stays one.
         var offset = lseek(source, 0, seekData)
         while offset >= 0 {
@@ -111,7 +114,8 @@ struct TreeTransfer {
         guard errno == ENXIO, ftruncate(file, status.st_size) == 0 else { throw FileFailure.error(errno, place) }
         let result = krux_copy_attributes(source, file)
         guard result >= 0 else { throw FileFailure.error(-result, place) }
-        if let mode { status.st_mode = mode }
+        Self.close(name, parent, mode, &status)
+        isClosed = true
         try finish(file, newName, in: destination, status, place)
         return Node(name: name, status: status)
     }
@@ -124,14 +128,14 @@ struct TreeTransfer {
         let flags = UInt64(O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
         let source = krux_openat2(parent, name, flags, 0, 0x08 | 0x04 | 0x02 | 0x01)
         guard source >= 0 else { throw FileFailure.error(-source, place) }
-        defer { close(source) }
+        defer { Glibc.close(source) }
         var status = stat()
-        guard fstat(source, &status) == 0, mkdirat(destination, newName, 0o700) == 0 else {
-            throw FileFailure.error(errno, place)
-        }
+        guard fstat(source, &status) == 0 else { throw FileFailure.error(errno, place) }
+        defer { Self.close(name, parent, mode, &status) }
+        guard mkdirat(destination, newName, 0o700) == 0 else { throw FileFailure.error(errno, place) }
         let folder = openat(destination, newName, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
         guard folder >= 0 else { throw FileFailure.error(errno, place) }
-        defer { close(folder) }
+        defer { Glibc.close(folder) }
         var children: [Node] = []
         for child in try Workspace.names(in: source, place) {
             children.append(try copy(child, source, child, folder, place, depth: depth + 1))
@@ -154,8 +158,20 @@ struct TreeTransfer {
         guard mode & rights != rights, geteuid() != 0, status.st_uid == geteuid(), mode & S_IFMT != S_IFLNK else {
             return nil
         }
-        guard fchmodat(parent, name, mode & 0o7777 | rights, 0) == 0 else { throw FileFailure.error(errno, place) }
+        let result = Workspace.setMode(name, in: parent, mode & 0o7777 | rights, of: status)
+        guard result == 0 else { throw FileFailure.error(result, place) }
         return mode
+    }
+
+    /// Takes the right away again; the time of that change is the file's from then on, unless it was written meanwhile.
+    private static func close(_ name: [CChar], _ parent: Int32, _ mode: mode_t?, _ status: inout stat) {
+        guard let mode, Workspace.setMode(name, in: parent, mode & 0o7777, of: status) == 0 else { return }
+        var now = stat()
+        status.st_mode = mode
+        guard fstatat(parent, name, &now, AT_SYMLINK_NOFOLLOW) == 0, now.st_ino == status.st_ino,
+            now.st_size == status.st_size, same(now.st_mtim, status.st_mtim)
+        else { return }
+        status.st_ctim = now.st_ctim
     }
 
     private static func requireRoom(_ bytes: Int64, on folder: Int32, _ place: String) throws(StructuredError) {
@@ -210,11 +226,13 @@ struct TreeTransfer {
             if known.st_nlink > 1 { unlinked.insert(UInt64(status.st_ino)) }
             return 0
         }
+        // Its owner may take away what is in it, where its mode does not say so.
+        if node.status.st_mode & 0o700 != 0o700 {
+            _ = Workspace.setMode(node.name, in: parent, mode_t(node.status.st_mode & 0o7777) | 0o700, of: node.status)
+        }
         let folder = openat(parent, node.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
         guard folder >= 0 else { return errno == ENOENT ? 0 : 1 }
-        defer { close(folder) }
-        // Its owner may take away what is in it, where its mode does not say so.
-        if node.status.st_mode & 0o300 != 0o300 { fchmod(folder, 0o700) }
+        defer { Glibc.close(folder) }
         var left = 0
         for child in children { left += remove(child, in: folder, &unlinked) }
         // Not empty: what is new in it stays as well.
@@ -223,17 +241,28 @@ struct TreeTransfer {
 
     private static func same(_ a: timespec, _ b: timespec) -> Bool { a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec }
 
-    /// Removes all of a copy that nobody else knows of.
-    static func remove(_ name: String, in parent: Int32) { remove(Array(name.utf8CString), in: parent) }
+    /// Removes all of something that nobody else knows of, closed to its owner or not.
+    /// - Returns: whether it is gone.
+    @discardableResult
+    package static func remove(_ name: String, in parent: Int32) -> Bool {
+        remove(Array(name.utf8CString), in: parent)
+    }
 
-    private static func remove(_ name: [CChar], in parent: Int32) {
-        if unlinkat(parent, name, 0) == 0 { return }
+    @discardableResult
+    private static func remove(_ name: [CChar], in parent: Int32) -> Bool {
+        if unlinkat(parent, name, 0) == 0 || errno == ENOENT { return true }
+        var status = stat()
+        guard fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) == 0, status.st_mode & S_IFMT == S_IFDIR else {
+            return false
+        }
+        if status.st_mode & 0o700 != 0o700 {
+            _ = Workspace.setMode(name, in: parent, mode_t(status.st_mode & 0o7777) | 0o700, of: status)
+        }
         let folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-        guard folder >= 0 else { return }
-        defer { close(folder) }
-        fchmod(folder, 0o700)
+        guard folder >= 0 else { return false }
+        defer { Glibc.close(folder) }
         for child in (try? Workspace.names(in: folder, "")) ?? [] { remove(child, in: folder) }
-        unlinkat(parent, name, AT_REMOVEDIR)
+        return unlinkat(parent, name, AT_REMOVEDIR) == 0
     }
 }
 
@@ -313,12 +342,27 @@ extension Workspace {
         var status = stat()
         guard result == -EACCES, geteuid() != 0, fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) == 0,
             status.st_mode & S_IFMT == S_IFDIR, status.st_uid == geteuid(), status.st_mode & 0o200 == 0,
-            fchmodat(parent, name, mode_t(status.st_mode & 0o7777) | 0o200, 0) == 0
+            setMode(name, in: parent, mode_t(status.st_mode & 0o7777) | 0o200, of: status) == 0
         else { return result }
         let again = attempt()
-        fchmodat(
-            again == 0 ? destination : parent, again == 0 ? newName : name, mode_t(status.st_mode & 0o7777), 0)
+        _ = setMode(
+            again == 0 ? newName : name, in: again == 0 ? destination : parent, mode_t(status.st_mode & 0o7777),
+            of: status)
         return again
+    }
+
+    /// Sets the mode of the very file or folder that was looked at: a name may mean another by now, or a link.
+    /// - Returns: 0 or an errno.
+    static func setMode(_ name: [CChar], in parent: Int32, _ mode: mode_t, of known: stat) -> Int32 {
+        let descriptor = openat(parent, name, openPathOnly | O_NOFOLLOW | O_CLOEXEC)
+        guard descriptor >= 0 else { return errno }
+        defer { close(descriptor) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { return errno }
+        guard status.st_dev == known.st_dev, status.st_ino == known.st_ino, status.st_mode & S_IFMT != S_IFLNK else {
+            return ELOOP
+        }
+        return chmod("/proc/self/fd/\(descriptor)", mode) == 0 ? 0 : errno
     }
 
     /// What is made in a mount of a root gateway's belongs to whom the folder belongs to, or what it replaces.

@@ -1,4 +1,5 @@
 import Foundation
+import KruxCapabilities
 package import KruxCore
 import KruxRegistry
 import KruxStore
@@ -33,9 +34,13 @@ extension Engine {
             names("\(folder)/\(name)").filter { $0.hasPrefix("tr_") }.map { id in
                 let data = FileManager.default.contents(atPath: "\(folder)/\(name)/\(id)/info.json") ?? Data()
                 let info = try? JSONParser.parse([UInt8](data))
+                // What does not say when has the time of its folder.
+                var status = stat()
+                let isThere = stat("\(folder)/\(name)/\(id)", &status) == 0
+                let changed = isThere ? Timestamp(microseconds: Int64(status.st_mtim.tv_sec) * 1_000_000) : nil
                 return Trashed(
                     agent: name, id: id, path: info?["path"]?.string ?? "-",
-                    deletedAt: info?["deleted_at"]?.string.flatMap { Timestamp(parsing: $0) })
+                    deletedAt: info?["deleted_at"]?.string.flatMap { Timestamp(parsing: $0) } ?? changed)
             }
         }.sorted { ($0.deletedAt?.microseconds ?? 0, $0.id) < ($1.deletedAt?.microseconds ?? 0, $1.id) }
     }
@@ -79,8 +84,10 @@ extension Engine {
         var failed = 0
         for thing in old {
             do {
-                try FileManager.default.removeItem(
-                    atPath: "\(home.root)/workspaces/.trash/\(thing.agent)/\(thing.id)")
+                let name = AgentName(thing.agent)
+                guard try name.map({ try Trash(workspace: try workspace($0)).remove(thing.id) }) == true else {
+                    throw StructuredError(.ioFailure, "some of it cannot be removed")
+                }
             } catch {
                 failed += 1
                 log.warning(

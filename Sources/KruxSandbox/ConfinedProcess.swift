@@ -148,7 +148,8 @@ package final class ConfinedProcess: Sendable {
     package func signal(_ number: Int32) -> Bool {
         state.withLock { state in
             guard state.result == nil, state.pidfd >= 0 else { return false }
-            return krux_pidfd_signal(state.pidfd, number) == 0
+            let isWhole = number == SIGKILL && !layers.contains(.namespaces)
+            return krux_pidfd_signal(state.pidfd, isWhole ? Int32(KRUX_SIGNAL_END) : number) == 0
         }
     }
 

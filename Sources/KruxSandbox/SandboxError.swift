@@ -63,7 +63,9 @@ package struct SandboxError: Error, Sendable, Equatable {
         case KRUX_STEP_FILES:
             self.init(
                 .unavailable, "without namespaces nothing keeps it from the gate's own files",
-                hint: "best_effort needs namespaces, or Landlock and another box than full-access")
+                hint:
+                    "best_effort needs namespaces; or Landlock, a gateway that is root, so that processes are another user, and a box other than full-access"
+            )
         case KRUX_STEP_NETWORK: self.init(.unavailable, "the network cannot be set up: \(reason)")
         case KRUX_STEP_PRIVILEGES: self.init(.unavailable, "privileges cannot be dropped: \(reason)")
         default: self.init(.unavailable, "the launcher failed at step \(step): \(reason)")

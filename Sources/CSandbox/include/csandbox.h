@@ -56,6 +56,9 @@ enum krux_files {
     KRUX_FULL_ACCESS = 2,     /* the machine as the agents' user sees it, with its network, without KRUXOS_HOME */
 };
 
+/* What a launch without namespaces is ended with, instead of SIGKILL: it takes everything it started along. */
+enum { KRUX_SIGNAL_END = 40 };
+
 enum { KRUX_MOST_MOUNTS = 32, KRUX_PROXY_PORT = 3128 };
 
 /* What comes back on the status descriptor: one when the program has been started, or could not be, and one when it has
