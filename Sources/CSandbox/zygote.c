@@ -312,7 +312,10 @@ static void init_process(struct krux_launch *launch, uid_t uid, gid_t gid, int g
         pid_t ended;
         while ((ended = waitpid(-1, &status, listener >= 0 ? WNOHANG : 0)) > 0) {
             if (ended != child) continue;
-            if (!launch->root) end_descendants(); /* there is no namespace to take them along */
+            /* There is no namespace to take along what it has started. Who leaves that out by hand, to see what it is
+             * there for, sees it. */
+            if (!launch->root && launch->omit) kill(-child, SIGKILL);
+            else if (!launch->root) end_descendants();
             report(launch, (struct krux_report){.wait_status = status, .layers = started.layers, .ended = 1});
             _exit(0); /* and the kernel kills what is left of the namespace */
         }
