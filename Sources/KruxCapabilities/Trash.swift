@@ -98,6 +98,18 @@ package struct Trash {
         return name
     }
 
+    /// Agents in whose trash a crash may have left something; none of their workspaces is opened for that.
+    package static func incomplete(home: String) -> [String] {
+        let folder = "\(home)/workspaces/.trash"
+        func names(_ path: String) -> [String] { (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? [] }
+        return names(folder).filter { agent in
+            names("\(folder)/\(agent)").contains { name in
+                var status = stat()
+                return !name.hasPrefix("tr_") || lstat("\(folder)/\(agent)/\(name)/entry", &status) != 0
+            }
+        }.sorted()
+    }
+
     /// After a crash: removes what was not copied to its end. What it was copied from is whole.
     package func removeIncomplete() throws(StructuredError) {
         for name in try Workspace.names(in: workspace.trash, "the trash") {

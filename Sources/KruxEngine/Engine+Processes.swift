@@ -46,11 +46,12 @@ extension Engine {
     /// recorded.
     func recoverProcesses(now: Timestamp) throws {
         var rows: [(agent: String, detail: JSONObject)] = []
-        for record in try store.read(AgentTable.all) {
-            do { try Trash(workspace: try workspace(record.name)).removeIncomplete() } catch {
+        for name in Trash.incomplete(home: home.root) {
+            guard let agent = AgentName(name) else { continue }
+            do { try Trash(workspace: try workspace(agent)).removeIncomplete() } catch {
                 log.error(
                     "what a crash left in the trash could not be removed",
-                    metadata: ["agent": "\(record.name)", "reason": "\(Self.structured(error).description)"])
+                    metadata: ["agent": "\(name)", "reason": "\(Self.structured(error).description)"])
             }
         }
         for name in ProtectedFiles.left(in: home.protected) {

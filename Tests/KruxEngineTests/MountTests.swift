@@ -607,6 +607,7 @@ import Testing
             // What a note names that is no copy of the gate's stays, and so does one that nobody can look at now.
             try write("/mnt/src/read.me", to: trash + "/part-2")
             try write("/mnt/away/.kruxos-bb.tmp", to: trash + "/part-3")
+            #expect(Trash.incomplete(home: home.root) == ["one"])
             let workspace = try Workspace(agent: try #require(AgentName("one")), home: home.root)
             workspace.setMounts([Mount(label: "src", source: source, isReadOnly: false)])
             try Trash(workspace: workspace).removeIncomplete()
