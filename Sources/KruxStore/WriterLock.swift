@@ -25,5 +25,9 @@ package struct WriterLock: ~Copyable {
         self.descriptor = descriptor
     }
 
-    deinit { close(descriptor) }
+    /// Given up, not only closed: a program that is being started just now has a copy of the descriptor until it executes.
+    deinit {
+        flock(descriptor, LOCK_UN)
+        close(descriptor)
+    }
 }

@@ -135,6 +135,24 @@ private func execute(_ path: String, _ sql: String) throws {
         }
     }
 
+    /// A program that is being started holds copies of all descriptors until it executes.
+    @Test func theLockGoesWithItsHolderWhoeverHasACopy() async throws {
+        try await withTemporaryFolder { home in
+            func takeAndCopy() throws -> Int32 {
+                let lock = try WriterLock(home: home)
+                let copy = (3..<4096).first { number in
+                    (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(number)"))
+                        == home + "/kruxos.lock"
+                }
+                defer { withExtendedLifetime(lock) {} }
+                return dup(Int32(try #require(copy)))
+            }
+            let copy = try takeAndCopy()
+            defer { close(copy) }
+            _ = try WriterLock(home: home)
+        }
+    }
+
     @Test func oneProcessWrites() async throws {
         try await withTemporaryFolder { home in
             let first = try WriterLock(home: home)
