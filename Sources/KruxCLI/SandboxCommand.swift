@@ -150,9 +150,7 @@ struct SandboxCommand: AsyncParsableCommand {
                     var launch = SandboxCommand.launch(
                         command, workspace.root.descriptor, confinement, timeout: timeout, sink: write)
                     launch.workspacePath = workspace.root.path
-                    launch.confinement.mounts = mounts.map {
-                        Confinement.Mount(target: $0.path, descriptor: $0.descriptor, isReadOnly: $0.isReadOnly)
-                    }
+                    launch.confinement.mounts = mounts.map(Confinement.Mount.init)
                     result = try await ConfinedProcess.run(launch)
                     withExtendedLifetime(mounts) {}
                 } else {

@@ -54,15 +54,8 @@ package struct Mount: Sendable, Equatable {
                 .tooLarge, "`\(agent)` has \(Self.most) mounts, which is all that there can be",
                 recovery: ["Mount a folder that holds several of them."])
         }
-        let components = source.pathComponents
-        guard source.isAbsolutePath, source.utf8.count <= 4000, !source.utf8.contains(0),
-            !components.contains(where: { $0 == "." || $0 == ".." }), source == "/" + components.joined(separator: "/")
-        else {
-            throw StructuredError(
-                .invalidArguments, "`\(source.prefix(400))` is no canonical path",
-                recovery: ["Give the folder's absolute path, as `realpath` prints it."])
-        }
-        if names.holds(components) {
+        try requireCanonical()
+        if names.holds(source.pathComponents) {
             throw StructuredError(
                 .invalidArguments, "`\(source)` is or leads to what is protected, and would not be below a mount",
                 recovery: ["Mount the folder that it lies in."])
@@ -78,6 +71,18 @@ package struct Mount: Sendable, Equatable {
                     .conflict, "`\(source)` and `\(other.source)`, mounted at \(other.target), hold the same files",
                     recovery: ["Remove the other first: kruxos mount remove \(agent) \(other.target)"])
             }
+        }
+    }
+
+    private func requireCanonical() throws(StructuredError) {
+        let components = source.pathComponents
+        guard source.isAbsolutePath, source.utf8.count <= 4000, !source.utf8.contains(0),
+            !components.contains(where: { $0 == "." || $0 == ".." }),
+            source.utf8Equals("/" + components.joined(separator: "/"))
+        else {
+            throw StructuredError(
+                .invalidArguments, "`\(source.prefix(400))` is no canonical path",
+                recovery: ["Give the folder's absolute path, as `realpath` prints it."])
         }
     }
 
@@ -104,6 +109,7 @@ package struct Mount: Sendable, Equatable {
     /// - Parameter home: the gate's, which no agent may reach by any way.
     /// - Returns: an `O_PATH` descriptor, the caller's.
     package func open(home: String) throws(StructuredError) -> Int32 {
+        try requireCanonical()
         let descriptor = krux_openat2(
             AT_FDCWD, source, UInt64(openPathOnly | O_DIRECTORY | O_CLOEXEC), 0, 0x04 | 0x02 /* no links */)
         guard descriptor >= 0 else {

@@ -6,9 +6,9 @@ import KruxCrypto
 import KruxSandbox
 import Synchronization
 
-/// What is protected in a workspace, and in what is mounted beside it, while processes run there. A process can rename what lies above a read-only mount, and
-/// make what was not there; so what is protected is looked at before the first and after each, and what has changed is
-/// put back as it was, the change itself in the trash.
+/// What is protected in a workspace, and in what is mounted beside it, while processes run there. A process can rename
+/// what lies above a read-only mount, and make what was not there; so what is protected is looked at before the first and
+/// after each, and what has changed is put back as it was, the change itself in the trash.
 package final class ProtectedFiles: Sendable {
     /// Something in a protected place.
     struct Item: Equatable {

@@ -3,7 +3,7 @@ import Foundation
 import Glibc
 package import KruxCore
 import KruxCrypto
-import KruxSandbox
+package import KruxSandbox
 import Synchronization
 
 /// An agent's files: its own folder, and the folders of the machine that are mounted for it. Each is reached through one
@@ -408,6 +408,13 @@ package final class Workspace: Sendable {
         let last = try open(path, openPathOnly | O_DIRECTORY)
         close(last)
         return made
+    }
+}
+
+extension Confinement.Mount {
+    /// - Parameter root: stays alive until the process has been started.
+    package init(_ root: Workspace.Root) {
+        self.init(target: root.path, descriptor: root.descriptor, isReadOnly: root.isReadOnly)
     }
 }
 

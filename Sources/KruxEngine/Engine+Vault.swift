@@ -180,8 +180,7 @@ extension Engine {
 
     /// Nothing is allowed that is not named.
     private func scope(_ input: OperatorInput) throws -> SecretScope {
-        func texts(_ name: String) -> [String] { input.value(name)?.array?.compactMap(\.string) ?? [] }
-        let capabilities = texts("capabilities")
+        let capabilities = try input.optionalTexts("capabilities")
         let catalogue = Capabilities.catalogue
         guard !capabilities.isEmpty else {
             throw StructuredError(
@@ -197,7 +196,7 @@ extension Engine {
                 .invalidArguments, "there is no capability `\(pattern.prefix(100))`",
                 recovery: [hint, "See `kruxos capabilities list`."].compactMap { $0 })
         }
-        let hosts = try texts("hosts").map { text in
+        let hosts = try input.optionalTexts("hosts").map { text in
             guard let host = HostPattern(text) else {
                 throw StructuredError(
                     .invalidArguments, "`\(text.prefix(100))` is no host",
@@ -205,7 +204,7 @@ extension Engine {
             }
             return host
         }
-        let agents = texts("agents")
+        let agents = try input.optionalTexts("agents")
         for agent in agents { _ = try store.read { try AgentTable.require($0, agent) } }
         return SecretScope(
             agents: agents.isEmpty ? nil : agents, capabilities: capabilities, hosts: hosts,

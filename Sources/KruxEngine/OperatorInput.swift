@@ -33,6 +33,16 @@ struct OperatorInput {
         return found
     }
 
+    /// Empty when it is absent.
+    func optionalTexts(_ name: String) throws -> [String] {
+        if isAbsent(name) { return [] }
+        let texts = object[name]?.array?.compactMap(\.string) ?? []
+        guard let elements = object[name]?.array, texts.count == elements.count else {
+            throw missing(name, "a list of strings")
+        }
+        return texts
+    }
+
     func optionalInts(_ name: String) throws -> [Int]? {
         guard let value = object[name], !value.isNull else { return nil }
         let numbers = value.array?.compactMap(\.int) ?? []

@@ -49,7 +49,11 @@ package struct MountPoints: Sendable {
 
     /// Whether `inner` is `outer` or lies in it.
     package static func isInside(_ inner: String, _ outer: String) -> Bool {
-        outer == "/" || inner == outer || inner.hasPrefix(outer + "/")
+        // By bytes: a mark at the beginning of a name is one character with the slash before it.
+        let (inner, outer) = (Array(inner.utf8), Array(outer.utf8))
+        let slash = UInt8(ascii: "/")
+        return outer == [slash]
+            || inner.starts(with: outer) && (inner.count == outer.count || inner[outer.count] == slash)
     }
 
     /// Which file system a canonical path is on, and where in it.
@@ -58,13 +62,13 @@ package struct MountPoints: Sendable {
         guard let length = holding.map(\.path.utf8.count).max(),
             let point = holding.last(where: { $0.path.utf8.count == length })
         else { return nil }
-        let rest = point.path == "/" ? path : String(path.dropFirst(point.path.count))
+        let rest = point.path == "/" ? path : String(decoding: path.utf8.dropFirst(length), as: UTF8.self)
         let whole = (point.root == "/" ? "" : point.root) + rest
         return (point.device, whole.isEmpty ? "/" : whole)
     }
 
     /// What is mounted below a canonical path.
     package func below(_ path: String) -> [String] {
-        points.map(\.path).filter { $0 != path && Self.isInside($0, path) }
+        points.map(\.path).filter { !$0.utf8.elementsEqual(path.utf8) && Self.isInside($0, path) }
     }
 }

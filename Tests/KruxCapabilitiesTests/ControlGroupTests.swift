@@ -139,4 +139,24 @@ import Testing
             #expect(result.ending == .exited(0) && !result.layers.contains(.cgroup))
         }
     }
+
+    /// What is mounted where is told by bytes, with every name that a folder can have.
+    @Test func mountPointsAreRead() {
+        let points = MountPoints(
+            """
+            22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
+            23 22 8:2 /sub/dir /data\\040disk rw shared:1 - ext4 /dev/sda2 rw
+            24 23 0:5 / /data\\040disk/\u{301}in rw - tmpfs tmpfs rw
+            nonsense
+            25 22 8:3 / /x - ext4
+            """)
+        #expect(points.points.count == 4)
+        #expect(points.place("/data disk/a/b").map { [$0.device, $0.path] } == ["8:2", "/sub/dir/a/b"])
+        #expect(points.place("/data disks/a").map { [$0.device, $0.path] } == ["8:1", "/data disks/a"])
+        #expect(points.place("/data disk").map { [$0.device, $0.path] } == ["8:2", "/sub/dir"])
+        #expect(points.place("/data disk/\u{301}in/f").map { [$0.device, $0.path] } == ["0:5", "/f"])
+        #expect(points.below("/data disk") == ["/data disk/\u{301}in"])
+        #expect(points.below("/data") == [] && points.below("/x") == [])
+        #expect(MountPoints("").place("/a") == nil)
+    }
 }

@@ -551,12 +551,21 @@ import Testing
             chmod(source + "/tree/closed/deep", 0)
             chmod(source + "/tree/closed", 0o500)
             chmod(source + "/tree", 0o500)
-            _ = try Kruxos.execute(
-                "/usr/bin/python3",
-                ["-c", "import os,sys; os.setxattr(sys.argv[1], 'user.kept', b'yes')", source + "/tree/one"])
+            // Where both file systems keep what users write beside a file, it goes along.
+            func attribute(_ what: String, _ path: String) throws -> String? {
+                let done = try Kruxos.execute(
+                    "/usr/bin/python3", ["-c", "import os, sys; print(\(what))", path])
+                return done.code == 0 ? done.output : nil
+            }
+            let set = "os.setxattr(sys.argv[1], 'user.kept', b'yes')"
+            try write("x", to: workspace + "/probe")
+            let isKept = try attribute(set, source + "/tree/one") != nil && attribute(set, workspace + "/probe") != nil
             _ = try await call(engine, "filesystem.move", ["source": "/mnt/src/tree", "destination": "here"])
             #expect(access(source + "/tree", F_OK) != 0)
             #expect(text(workspace + "/here/one") == "pair" && text(workspace + "/here/two") == "pair")
+            if isKept {
+                #expect(try attribute("os.getxattr(sys.argv[1], 'user.kept')", workspace + "/here/one") == "b'yes'\n")
+            }
             var status = stat()
             stat(workspace + "/here/hole", &status)
             #expect(status.st_size == 8 << 30 && status.st_blocks < 1 << 16, "\(status.st_blocks)")
@@ -713,6 +722,36 @@ import Testing
             }
             #expect(text(source + "/mine/a/b") != nil || geteuid() != 0)
             #expect(try await call(engine, "process.run", ["command": "true"])["exit_code"] == 0)
+        }
+    }
+
+    /// Rows that no command wrote mount nothing.
+    @Test func rowsThatWereTamperedWithMountNothing() async throws {
+        try await with { engine, home, source in
+            try await mount(engine, source)
+            let rows =
+                [
+                    ("../tmp", source), ("..", source), ("a/b", source), ("", source), ("home", home.root),
+                    ("keys", "\(home.root)/keys"), ("relative", "etc"), ("dots", "\(source)/../.."), ("root", "/"),
+                    ("empty", ""), ("file", "\(source)/read.me"),
+                ].map { "('two', '\($0.0)', '\($0.1)', 0)" } + ["('two', 'nul', '/usr' || char(0) || '/x', 0)"]
+            let done = try Kruxos.execute(
+                "/usr/bin/sqlite3", [home.database, "INSERT INTO mounts VALUES \(rows.joined(separator: ", "))"])
+            #expect(done.code == 0, "\(done.errors)")
+            let known = await engine.call(
+                CallRequest(capability: "agent.whoami", arguments: [:]),
+                by: try engine.caller(agentNamed: "two", via: "test"))
+            guard case .succeeded(let data, _, _) = known else { throw TestFailure("\(known)") }
+            for mount in data["mounts"]?.array ?? [] {
+                let path = try #require(mount["path"]?.string)
+                #expect(path.split(separator: "/").count == 2 && !path.contains(".."), "\(path)")
+                #expect(try await kind(engine, "filesystem.list", ["path": .string(path)], agent: "two") == .notFound)
+            }
+            let ran = await engine.call(
+                CallRequest(capability: "process.run", arguments: ["command": "ls", "args": ["/mnt"]]),
+                by: try engine.caller(agentNamed: "two", via: "test"))
+            guard case .succeeded(let shown, _, _) = ran else { throw TestFailure("\(ran)") }
+            #expect(shown["exit_code"] != 0 && shown["stdout"] == "", "\(shown)")
         }
     }
 }

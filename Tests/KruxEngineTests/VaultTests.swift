@@ -144,6 +144,51 @@ import Testing
         }
     }
 
+    /// Commands on an open vault whose parameters are of another type, missing, huge or no text change nothing.
+    @Test func oddParametersChangeNoVault() async throws {
+        try await Fixture.with { fixture in
+            let scope: JSONObject = ["capabilities": ["process.run"], "hosts": []]
+            try await fixture.add("kept", scope)
+            let deep = (0..<200).reduce(JSONValue.null) { inner, _ in [inner] }
+            let odd: [JSONValue] = [
+                .null, true, 7, -1, .double(1.5), "", "\u{0}", "a\u{0}b", "../x",
+                .string(String(repeating: "x", count: 1 << 20)),
+                [], [7], [:], ["name": "kept"], deep,
+            ]
+            let good: [(Engine.OperatorCommand, JSONObject)] = [
+                (.vaultAdd, ["name": "new", "value": "eA==", "capabilities": ["process.run"], "hosts": []]),
+                (.vaultRotate, ["name": "kept", "value": "eA=="]), (.vaultRevoke, ["name": "kept"]),
+            ]
+            for (command, parameters) in good {
+                for name in parameters.keys {
+                    for value in odd {
+                        // No hosts are hosts as well.
+                        if name == "hosts", value == .null || value == [] { continue }
+                        var parameters = parameters
+                        parameters[name] = value
+                        await #expect(throws: (any Error).self, "\(command) \(name) \("\(value)".prefix(60))") {
+                            try await fixture.operate(command, parameters)
+                        }
+                    }
+                }
+            }
+            for (name, value) in [
+                ("hosts", JSONValue.array(["a b"])), ("agents", "one"), ("agents", [7]), ("agents", ["one", 7]),
+                ("agents", ["nobody"]), ("agents", ["one": true]), ("plain_http", "no"), ("plain_http", 0),
+            ] {
+                var parameters = good[0].1
+                parameters[name] = value
+                await #expect(throws: (any Error).self, "\(name) \(value)") {
+                    try await fixture.operate(.vaultAdd, parameters)
+                }
+            }
+            let used = try await fixture.use("one", "kept", "test -n \"$TOKEN\"").get()
+            #expect(used["result"]?["exit_code"] == 0, "\(used)")
+            let listed = try await fixture.call("one", "secrets.list", [:]).get()
+            #expect(listed["secrets"]?.array?.compactMap { $0["name"]?.string } == ["kept"], "\(listed)")
+        }
+    }
+
     /// What a secret is for cannot be widened in the file, nor an old value put back under a new version.
     @Test func aChangedScopeDoesNotOpen() async throws {
         try await Fixture.with { fixture in

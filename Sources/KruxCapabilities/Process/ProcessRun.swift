@@ -188,9 +188,7 @@ package struct ProcessRun: Capability {
         // One that is over its quota deletes first.
         try context.workspace.charge(Workspace.Path(context.workspace.root, []), bytes: 0)
         let mounts = try context.protectedFiles.begin(context.protected)
-        launch.confinement.mounts = mounts.map {
-            Confinement.Mount(target: $0.path, descriptor: $0.descriptor, isReadOnly: $0.isReadOnly)
-        }
+        launch.confinement.mounts = mounts.map(Confinement.Mount.init)
         // Their descriptors stay open until the process has been started.
         defer { withExtendedLifetime(mounts) {} }
         let entry: ProcessTable.Entry
